@@ -1,0 +1,29 @@
+"""What may vary in a network: search spaces as plain data. Needs nothing but the standard library, YAML and numpy."""
+
+from search_spaces.skeleton import presets, read_skeleton, unroll
+from search_spaces.space import (
+    Architecture,
+    Block,
+    Choice,
+    Decision,
+    Option,
+    SearchSpace,
+    Stage,
+    StageChoice,
+    Stem,
+)
+
+__all__ = [
+    "Architecture",
+    "Block",
+    "Choice",
+    "Decision",
+    "Option",
+    "SearchSpace",
+    "Stage",
+    "StageChoice",
+    "Stem",
+    "presets",
+    "read_skeleton",
+    "unroll",
+]

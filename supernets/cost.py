@@ -1,0 +1,182 @@
+"""What an architecture costs: MACs, parameters, bytes. Counted on what `export` returns, never declared.
+
+The count of every block in every width is tabled, so that the cost of ten thousand architectures is one
+numpy expression; a test holds table = count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from search_spaces import Architecture, SearchSpace, Stage, StageChoice
+from supernets.supernet import ElasticBlock, Supernet
+
+COSTS = ("macs", "parameters", "bytes")
+
+
+def count(network: nn.Module, input_shape: tuple[int, int, int]) -> np.ndarray:
+    """MACs of one image of (C, H, W), parameters, and bytes of a network, as (3,) integers.
+
+    MACs are multiply-accumulates of convolutions and matrix products; batch norm is folded when deployed
+    and does not count. Bytes are those of all parameters and statistics as they are stored.
+    """
+    sizes = sum(parameter.numel() for parameter in network.parameters())
+    tensors = [*network.parameters(), *(one for one in network.buffers() if one.is_floating_point())]
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return np.array([macs(network, input_shape), sizes, stored], dtype=np.int64)
+
+
+def macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of one image of (C, H, W)."""
+    device = next((tensor.device for tensor in network.parameters()), torch.get_default_device())
+    training = network.training
+    with _FlopCounter() as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, *input_shape, device=device))
+    network.train(training)
+    return counter.flops // 2
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Adds up torch's own formulas for convolutions and matrix products.
+
+    torch.utils.flop_counter.FlopCounterMode gives the same number (a test says so) but takes apart every
+    other operation as well, which makes a table six times slower.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class CostTable:
+    """The costs of all architectures of a space, from a count of each block in each of its widths.
+
+    An entry is counted when it is first needed, so a large space costs only what is asked of it.
+    """
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+        self._supernet = Supernet(space)
+        self._tables: dict[tuple, np.ndarray] = {}
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Costs of encoded architectures: (n, decisions) to (n, 3) in the order of COSTS."""
+        vectors = np.asarray(vectors).reshape(-1, len(self.space.decisions))
+        choices = self.space.choice_indices(vectors)
+        resolution, widths = self.space.level_indices(vectors)
+        total = self._stem[resolution] + self._tail[resolution, widths[:, -1]]
+        for position, (s, b, _, _) in enumerate(self.space.blocks):
+            before = widths[:, s - 1] if s and b == 0 else widths[:, s] if b else np.zeros_like(resolution)
+            there = choices[:, position] >= 0
+            index = (before[there], widths[there, s], resolution[there], choices[there, position])
+            total[there] += self._table(position)[index]
+        return total
+
+    def of(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """Costs of architectures, (n, 3) in the order of COSTS."""
+        return self(np.array([self.space.encode(one) for one in architectures], dtype=np.int64))
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The architecture of fewest MACs: least resolution, widths and depths, cheapest choices."""
+        return self._extreme(0)
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The architecture of most MACs: highest resolution, widths and depths, dearest choices."""
+        return self._extreme(-1)
+
+    def _extreme(self, end: int) -> Architecture:
+        space, stages = self.space, []
+        position = 0
+        for s, stage in enumerate(space.stages):
+            row = []
+            for b in range((min, max)[end](stage.depths)):
+                before = 0 if s == 0 and b == 0 else end
+                macs_of_choices = self._table(position + b)[before, end, end, :, 0]
+                best = (np.argmin, np.argmax)[end](macs_of_choices)
+                row.append(stage.blocks[b].choices[best])
+            stages.append(StageChoice(stage.widths[end], tuple(row)))
+            position += len(stage.blocks)
+        return Architecture(space.resolutions[end], tuple(stages))
+
+    # -- tables --------------------------------------------------------------------------------
+
+    @cached_property
+    def _stem(self) -> np.ndarray:
+        """(resolutions, 3)"""
+        stem = self._supernet.stem.export()
+        return np.stack([count(stem, self.space.input_shape(r)) for r in self.space.resolutions])
+
+    @cached_property
+    def _tail(self) -> np.ndarray:
+        """Head and classifier: (resolutions, widths of the last stage, 3)"""
+        return np.array(
+            [
+                [self._count_tail(resolution, width) for width in self.space.stages[-1].widths]
+                for resolution in self.space.resolutions
+            ]
+        )
+
+    def _count_tail(self, resolution: int, width: int) -> np.ndarray:
+        supernet, shape = self._supernet, self._shape(resolution, self.space.stages)
+        cost = np.zeros(3, np.int64)
+        if supernet.head is not None:
+            cost += count(supernet.head.export(width), (width, *shape))
+            width = self.space.head_width
+        return cost + count(supernet.classifier.export(width), (width, *shape))
+
+    def _table(self, position: int) -> np.ndarray:
+        """(widths before, widths, resolutions, choices, 3) of one block.
+
+        Blocks of a stage that are alike share one table; within a stage the width before is the width.
+        """
+        s, b = self._places[position]
+        stage = self.space.stages[s]
+        key = (s, b == 0, stage.blocks[b])
+        if key not in self._tables:
+            self._tables[key] = self._count_block(position, s, b, stage)
+        return self._tables[key]
+
+    def _count_block(self, position: int, s: int, b: int, stage: Stage) -> np.ndarray:
+        block: ElasticBlock = self._supernet.blocks[position]
+        if b:
+            before = stage.widths
+        else:
+            before = self.space.stages[s - 1].widths if s else (self.space.stem.width,)
+        choices = stage.blocks[b].choices
+        table = np.zeros(
+            (len(before), len(stage.widths), len(self.space.resolutions), len(choices), 3), np.int64
+        )
+        sizes = [self._shape(r, self.space.stages[: s + bool(b)]) for r in self.space.resolutions]
+        for i, in_channels in enumerate(before):
+            for o, width in enumerate(stage.widths):
+                if b and i != o:
+                    continue  # inside a stage the width does not change
+                for c, choice in enumerate(choices):
+                    network = block.export(choice, in_channels, width)
+                    for r, size in enumerate(sizes):
+                        table[i, o, r, c] = count(network, (in_channels, *size))
+        return table
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int]]:
+        return [(s, b) for s, b, _, _ in self.space.blocks]
+
+    def _shape(self, resolution: int, stages: Sequence[Stage]) -> tuple[int, int]:
+        """(H, W) after the stem and the given stages: each stride divides and rounds up."""
+        _, height, width = self.space.input_shape(resolution)
+        for stride in (self.space.stem.stride, *(stage.stride for stage in stages)):
+            height, width = -(-height // stride), -(-width // stride)
+        return height, width

@@ -1,0 +1,79 @@
+"""The layers around an operator, in a version whose width may vary: each owns its largest weight."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supernets.slicing import leading
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish, "silu": nn.SiLU}
+
+
+def copied(module: nn.Module, **tensors: Tensor | None) -> nn.Module:
+    """The module with copies of the given tensors as its parameters and buffers."""
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                getattr(module, name).copy_(tensor)
+    return module
+
+
+class Pointwise(nn.Module):
+    """1×1 convolution without bias; the low channels are shared by all widths."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor, out_channels: int) -> Tensor:
+        return F.conv2d(x, leading(self.weight, out_channels, x.shape[1]))
+
+    def export(self, in_channels: int, out_channels: int) -> nn.Module:
+        convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        return copied(convolution, weight=leading(self.weight, out_channels, in_channels))
+
+
+class Norm(nn.BatchNorm2d):
+    """Batch norm of any width up to its own.
+
+    In training it normalises by the batch and keeps no running statistics: those of one architecture
+    would be wrong for every other. Its buffers stay as they were made; a subnet gets statistics of its
+    own from `supernets.calibration`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[1]
+        weight, bias = self.weight[:width], self.bias[:width]
+        if self.training:
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
+        mean, variance = self.running_mean[:width], self.running_var[:width]
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
+
+    def export(self, width: int) -> nn.Module:
+        return copied(
+            nn.BatchNorm2d(width, eps=self.eps),
+            weight=self.weight[:width],
+            bias=self.bias[:width],
+            running_mean=self.running_mean[:width],
+            running_var=self.running_var[:width],
+        )
+
+
+class Classifier(nn.Module):
+    """Global average pooling and a linear layer on the channels that are there."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, channels))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        nn.init.normal_(self.weight, std=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.mean((2, 3)), self.weight[:, : x.shape[1]], self.bias)
+
+    def export(self, channels: int) -> nn.Module:
+        linear = copied(nn.Linear(channels, len(self.bias)), weight=self.weight[:, :channels], bias=self.bias)
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)

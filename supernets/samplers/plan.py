@@ -1,0 +1,54 @@
+"""What a sampler says and what it may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+import numpy as np
+
+from search_spaces import Architecture
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one step trains. With `distil`, all but the first learn from the first, not from the labels."""
+
+    architectures: tuple[Architecture, ...]
+    distil: bool = False
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a sampler looks at the supernet between steps.
+
+    `loss(architecture, number)` is the validation loss on the images of that number, always the same
+    ones. `mean_over_ranks` averages an array over the training processes.
+    """
+
+    loss: Callable[[Architecture, int], float]
+    mean_over_ranks: Callable[[np.ndarray], np.ndarray]
+
+
+class Sampler(Protocol):
+    """Made as `Sampler(space, costs, steps, **settings)` with `costs` a `supernets.cost.CostTable`.
+
+    Randomness comes with each call, from the seed, the step and the rank, so only what a sampler learns
+    is its state.
+    """
+
+    def plan(self, step: int, random: Random) -> Plan:
+        """What to train in this step."""
+
+    def update(self, step: int, random: Random, probe: Probe) -> None:
+        """Called after every step; learn from the supernet as it is now."""
+
+    def observables(self) -> Mapping[str, float]:
+        """What to show of the sampler in the training curves."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, as JSON."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...

@@ -1,0 +1,35 @@
+"""Uniform sampling: every decision with equal chance, one architecture a step.
+
+Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020. The cost
+of what is drawn is bell-shaped: very cheap and very dear architectures are hardly ever trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from search_spaces import SearchSpace
+from supernets.cost import CostTable
+from supernets.samplers.plan import Plan, Probe
+
+
+class Uniform:
+    def __init__(self, space: SearchSpace, costs: CostTable, steps: int):
+        self.space = space
+
+    def plan(self, step: int, random: Random) -> Plan:
+        return Plan((self.space.sample(random),))
+
+    def update(self, step: int, random: Random, probe: Probe) -> None:
+        """It learns nothing."""
+
+    def observables(self) -> Mapping[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
