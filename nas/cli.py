@@ -1,0 +1,369 @@
+"""The command line. The only module that may import every layer, and each command only its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+EXIT_CODES = """exit codes:
+  0    done
+  2    a mistake in what was asked: file, setting, name, folder, port
+  3    infeasible: no architecture, or no candidate, keeps the constraints
+  4    the work failed: training diverged, every evaluation fails, workers died
+  5    verification failed: an export is not the network that was searched
+  130  interrupted; the same command goes on where it stopped
+"""
+OK, MISTAKE, INFEASIBLE, FAILED, UNVERIFIED, INTERRUPTED = 0, 2, 3, 4, 5, 130
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train a supernet, search it and show the Pareto front: the whole experiment, or what is left of it."""
+    with _opened(args) as (opened, stop):
+        return _carry_out(args, opened, stop, train=True, search=True)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train the supernet of an experiment, from its last checkpoint if there is one."""
+    with _opened(args) as (opened, stop):
+        return _carry_out(args, opened, stop, train=True, search=False)
+
+
+def search(args: argparse.Namespace) -> int:
+    """Search the trained supernet of an experiment, going on from the store."""
+    with _opened(args) as (opened, stop):
+        return _carry_out(args, opened, stop, train=False, search=True)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Print the Pareto front of a run, or the runs of the store."""
+    from nas.report import front_as_json, print_front, print_runs, runs_as_json
+    from nas.storage.store import Store
+
+    with Store(args.store, create=False) as store:
+        if args.run is None:
+            rows = [(one, store.count_candidates(one.name)) for one in store.runs()]
+            _print_json(runs_as_json(rows)) if args.json else print_runs(rows)
+            return OK
+        found, candidates = store.run(args.run), store.candidates(args.run)
+    _print_json(front_as_json(found, candidates)) if args.json else print_front(found, candidates)
+    return OK
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a candidate as a folder with weights, .pt2, ONNX and a card, and verify it."""
+    from dataclasses import replace
+
+    from nas import config
+    from nas.data import load
+    from nas.export.checkpoint import export as write
+    from nas.export.pick import pick
+    from nas.storage.store import Store
+
+    with Store(args.store, create=False) as store:
+        found = store.run(args.run)
+        candidate = pick(store, found, args.candidate, args.best, args.max)
+        experiment = config.from_json(found.experiment)
+        if args.data_dir:
+            experiment = replace(experiment, data=replace(experiment.data, directory=args.data_dir))
+        splits = load(experiment.data)
+        if splits.fingerprint != found.facts.get("data"):
+            raise ValueError(
+                f"these are not the images that {args.run} was made with; give --data-dir their folder"
+            )
+        folder = Path(args.output or Path(found.folder) / "exports" / candidate.key)
+        _, card = write(found, candidate, store, folder, experiment, splits)
+    if args.json:
+        _print_json({"folder": str(folder), "card": card})
+        return OK
+    print(f"{folder}")
+    for split, metric in card["metrics"].items():
+        print(f"  accuracy, {split}: {metric['accuracy']:.2f} %")
+    print(_verified(card["verification"]))
+    return OK
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Compute the verification of an export anew; exit code 5 if it is not what was exported."""
+    from nas.export.verify import verify as check
+
+    verification = check(Path(args.folder))
+    _print_json(verification) if args.json else print(_verified(verification))
+    return OK
+
+
+def dashboard(args: argparse.Namespace) -> int:
+    """Show the runs of a store in a browser, while they are going and afterwards."""
+    from dashboard.app import serve
+
+    serve(args.store, args.host, args.port)
+    return OK
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Check this machine: packages, GPU, latency devices, store, folders."""
+    from dataclasses import asdict
+
+    from nas.doctor import examine
+
+    findings = examine(args.store, Path(args.runs))
+    if args.json:
+        _print_json([asdict(one) for one in findings])
+    else:
+        for one in findings:
+            print(
+                f"{'ok     ' if one.ok else 'MISSING' if one.needed else 'no     '} {one.what:24} {one.said}"
+            )
+    return OK if all(one.ok or not one.needed for one in findings) else MISTAKE
+
+
+def profile(args: argparse.Namespace) -> int:
+    """Print what an experiment is about before it is trained: size, costs, whether constraints can be met."""
+    from nas.profile import profile as count
+    from nas.profile_view import print_profile
+
+    found = count(_experiment(args))
+    _print_json(found.to_dict()) if args.json else print_profile(found)
+    return OK
+
+
+# -- carrying out ------------------------------------------------------------------------------
+
+
+def _experiment(args: argparse.Namespace):
+    from nas.config import read_experiment
+
+    overrides = list(args.override)
+    if args.data_dir:
+        overrides.append(f"data.directory={json.dumps(args.data_dir)}")
+    return read_experiment(Path(args.file), overrides, args.name)
+
+
+@contextmanager
+def _opened(args: argparse.Namespace) -> Iterator[tuple]:
+    """The run that the arguments name, and the question whether to stop."""
+    from nas.experiment import open_run
+    from nas.storage.store import Store
+
+    experiment = _experiment(args)
+    text = Path(args.file).read_text(encoding="utf-8")
+    with (
+        _stopping() as stop,
+        Store(args.store) as store,
+        open_run(experiment, store, Path(args.runs), args.fresh, text) as opened,
+    ):
+        yield opened, stop
+
+
+def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train: bool, search: bool) -> int:
+    from nas.experiment import search_run, train_run
+    from nas.pareto import front
+    from nas.report import front_as_json, print_front
+
+    trainer = make_pool = None
+    if args.workers:
+        from workers.cluster import connect
+        from workers.pool import pool_on_workers
+        from workers.training import trainer_on_workers
+
+        cluster = connect(args.ray, args.workers, args.gpus_per_worker)
+        trainer, make_pool = trainer_on_workers(cluster), pool_on_workers(cluster)
+    if train and not train_run(opened, stop, trainer):
+        return _interrupted(args)
+    if search and not search_run(opened, stop, make_pool):
+        return _interrupted(args)
+    if not search:
+        print(f"the supernet of {opened.run.name} is trained: {opened.supernet_file}")
+        return OK
+    found, candidates = opened.store.run(opened.run.name), opened.store.candidates(opened.run.name)
+    _print_json(front_as_json(found, candidates)) if args.json else print_front(found, candidates)
+    if not front(candidates, found.objectives, found.constraints):
+        return INFEASIBLE
+    if not args.json:
+        where = "" if args.store == DEFAULT_STORE else f" --store {args.store}"
+        print(f"export the knee point:  nas export {found.name}{where}", file=sys.stderr)
+        print(f"look at it:             nas dashboard{where}", file=sys.stderr)
+    return OK
+
+
+def _interrupted(args: argparse.Namespace) -> int:
+    print(
+        f"stopped; everything is saved. `nas {args.command} {args.file}` goes on from here", file=sys.stderr
+    )
+    return INTERRUPTED
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and a termination ask to stop between two steps; a second one stops at once."""
+    asked = []
+
+    def handler(number: int, frame) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handler) for number in signals]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, old in zip(signals, before, strict=True):
+            signal.signal(number, old)
+
+
+def _verified(verification: dict) -> str:
+    return (
+        f"  verified: supernet slice, module, model.safetensors, model.pt2 and model.onnx differ by at most "
+        f"{verification['max_relative_difference']:.1e} of the largest logit "
+        f"and agree on {100 * verification['top1_agreement']:g} % of {verification['images']} images"
+    )
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, indent=1))
+
+
+# -- arguments ---------------------------------------------------------------------------------
+
+DEFAULT_STORE = "sqlite:///nas.db"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="nas",
+        description="Hardware-aware architecture search: from images to a verified Pareto set of networks.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = top.add_subparsers(metavar="command", dest="command")
+
+    for verb in (run, train, search):
+        command = _add(commands, verb)
+        _experiment_arguments(command)
+        command.add_argument(
+            "--fresh", action="store_true", help="start over; what was there is kept, renamed"
+        )
+        command.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
+        _worker_arguments(command)
+    _experiment_arguments(_add(commands, profile))
+
+    command = _add(commands, report)
+    command.add_argument("run", nargs="?", help="name of the run; without it, all runs are listed")
+
+    command = _add(commands, export)
+    command.add_argument("run", help="name of the run")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--candidate", metavar="KEY", help="the candidate of this key, or the beginning of it")
+    which.add_argument("--best", metavar="OBJECTIVE", help="the best in one objective, such as accuracy")
+    command.add_argument(
+        "--max",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="only of candidates below a limit, such as latency_ms=2.0; may be repeated",
+    )
+    command.add_argument("--output", metavar="DIR", help="folder to write (default: in the run's, by key)")
+    command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
+
+    command = _add(commands, verify)
+    command.add_argument("folder", help="folder of an export")
+
+    command = _add(commands, dashboard, as_json=False)
+    command.add_argument("--port", type=int, default=8050, help="(default: %(default)s)")
+    command.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+
+    command = _add(commands, doctor)
+    command.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
+    return top
+
+
+def _add(commands, verb: Callable, as_json: bool = True) -> argparse.ArgumentParser:
+    what = verb.__doc__.splitlines()[0]
+    command = commands.add_parser(verb.__name__, help=what, description=what)
+    command.set_defaults(verb=verb)
+    command.add_argument(
+        "--store", default=DEFAULT_STORE, help="database URL of the store (default: %(default)s)"
+    )
+    command.add_argument("-v", "--verbose", action="store_true", help="log what is done, on stderr")
+    if as_json:
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+    return command
+
+
+def _experiment_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", help="experiment file, such as examples/digits.yaml")
+    command.add_argument("--name", help="name of the run (default: the file's)")
+    command.add_argument("--data-dir", metavar="DIR", help="where the images are, instead of data.directory")
+    command.add_argument(
+        "-o",
+        dest="override",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="a setting instead of the file's, such as search.budget=64; may be repeated",
+    )
+
+
+def _worker_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="work on N Ray workers, not in this process"
+    )
+    command.add_argument(
+        "--gpus-per-worker", type=float, default=0, metavar="G", help="(default: %(default)s)"
+    )
+    command.add_argument(
+        "--ray", metavar="ADDRESS", help="a Ray cluster to join; without it one is started here"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(version("paretoshift"))
+        return OK
+    if args.command is None:
+        parser().print_help()
+        return MISTAKE
+    level = logging.INFO if args.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="nas: %(message)s", stream=sys.stderr)
+    try:
+        return args.verb(args)
+    except KeyboardInterrupt:
+        print("nas: interrupted; the last checkpoint and all candidates are saved", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output is gone; nothing is left to say
+        return OK
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None or "NAS_DEBUG" in os.environ:
+            raise  # our mistake: show all of it
+        print(f"nas: {' '.join(str(error).split())}", file=sys.stderr)
+        return code
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code of an error that a person can do something about; None for our own mistakes."""
+    named = {"Infeasible": INFEASIBLE, "VerificationFailed": UNVERIFIED}
+    named |= dict.fromkeys(("Diverged", "SearchFailed", "WorkersFailed"), FAILED) | {"Busy": MISTAKE}
+    for kind in type(error).__mro__:
+        if kind.__name__ in named:
+            return named[kind.__name__]
+    if isinstance(error, KeyError | IndexError):
+        return None
+    return MISTAKE if isinstance(error, ValueError | LookupError | OSError) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

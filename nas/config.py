@@ -1,0 +1,244 @@
+"""The experiment file: read strictly, each section handed to the code that declares it.
+
+    name: digits
+    data: {name: digits}
+    space: digits                      # a preset, a path, or a skeleton written out
+    training: {epochs: 30, sampler: shift}
+    search: {searcher: nsga2, budget: 80}
+    objectives: [accuracy, latency]
+    constraints: {latency_ms: {max: 2.0}, bytes: {max: 300k}}
+    device: {name: onnxruntime-cpu, threads: 1}
+
+What the file leaves out has the default that the section declares. An unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from nas.data import Data
+from nas.objectives import KEYS, OBJECTIVES
+from nas.search import Search
+from nas.storage.records import Constraint, Objective
+from search_spaces.skeleton import read_skeleton
+from search_spaces.strict import check_keys, parse_yaml, read_yaml, unknown
+from supernets.recipe import Training
+
+_KEYS = ("name", "data", "space", "training", "search", "objectives", "constraints", "device")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file with all defaults filled in."""
+
+    name: str
+    data: Data
+    space: Mapping[str, Any]  # the skeleton
+    training: Training
+    search: Search
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    device: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Experiment:
+    """The experiment of a file.
+
+    Args:
+        overrides: settings that replace the file's, `search.budget=64`.
+        name: replaces the file's name.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no experiment file at {path}; examples are in the folder examples/")
+    content = read_yaml(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds no sections; see examples/digits.yaml for a file that works")
+    content = {"name": path.stem, **content}
+    for override in overrides:
+        _override(content, override)
+    if name is not None:
+        content["name"] = name
+    if isinstance(content.get("space"), str) and content["space"].endswith((".yaml", ".yml")):
+        content["space"] = str(path.parent / content["space"])
+    return experiment(content)
+
+
+def experiment(content: Mapping[str, Any]) -> Experiment:
+    """The experiment of a mapping such as a file holds."""
+    check_keys("", content, _KEYS)
+    for key in ("data", "space"):
+        if key not in content:
+            raise ValueError(f"the experiment has no section {key}; add for example {key}: digits")
+    data = content["data"] if isinstance(content["data"], Mapping) else {"name": content["data"]}
+    objectives = _objectives(content.get("objectives", ["accuracy", "latency"]))
+    return Experiment(
+        name=_name(content.get("name", "experiment")),
+        data=section(Data, data, "data"),
+        space=read_skeleton(content["space"]),
+        training=section(Training, content.get("training") or {}, "training"),
+        search=section(Search, content.get("search") or {}, "search"),
+        objectives=objectives,
+        constraints=_constraints(content.get("constraints") or {}),
+        device=_device(content.get("device") or {}),
+    )
+
+
+def from_json(text: str) -> Experiment:
+    """The experiment that `to_json` wrote."""
+    stored = json.loads(text)
+    return Experiment(
+        name=stored["name"],
+        data=Data(**stored["data"]),
+        space=stored["space"],
+        training=Training(**stored["training"]),
+        search=Search(**stored["search"]),
+        objectives=tuple(Objective(**one) for one in stored["objectives"]),
+        constraints=tuple(Constraint(**one) for one in stored["constraints"]),
+        device=stored["device"],
+    )
+
+
+def section(declared: type, given: Any, where: str) -> Any:
+    """A section's dataclass from what the file gives: unknown keys and wrong types are errors."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} is {given!r}; it must be a section such as {where}: {{...}}")
+    check_keys(where, given, [field.name for field in fields(declared)])
+    hints = typing.get_type_hints(declared)
+    values = {key: _typed(value, hints[key], f"{where}.{key}") for key, value in given.items()}
+    missing = [
+        field.name
+        for field in fields(declared)
+        if field.default is field.default_factory and field.name not in values
+    ]
+    if missing:
+        raise ValueError(f"{where}.{missing[0]} is missing")
+    return declared(**values)
+
+
+def differences(old: Experiment, new: Experiment) -> list[str]:
+    """What changed between two experiments, in words, setting by setting; the name does not count."""
+    return [
+        f"{key} was {was!r}, is {now!r}"
+        for key, was, now in _diff("", json.loads(old.to_json()), json.loads(new.to_json()))
+        if key != "name"
+    ]
+
+
+def _diff(where: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            change
+            for key in keys
+            for change in _diff(f"{where}.{key}".lstrip("."), old.get(key), new.get(key))
+        ]
+    return [] if old == new else [(where, old, new)]
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """The value, an integer made a float where a float is meant; an error if it is of another type."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = tuple(typing.get_origin(one) or one for one in allowed)
+    if type(value) in plain or any(p is Mapping and isinstance(value, Mapping) for p in plain):
+        return value
+    if float in plain and type(value) is int:
+        return float(value)
+    if float in plain and isinstance(value, str):
+        try:
+            return float(value)  # YAML reads 5e-4 as a string
+        except ValueError:
+            pass
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    wanted = " or ".join(words.get(one, "a section") for one in plain)
+    raise ValueError(f"{where} is {value!r}; it must be {wanted}")
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"name is {name!r}; use letters, digits, dots, dashes and underscores")
+    return name
+
+
+def _objectives(given: Any) -> tuple[Objective, ...]:
+    names = [given] if isinstance(given, str) else list(given)
+    for name in names:
+        if name not in OBJECTIVES:
+            raise unknown(f"objectives: {name!r}", name, OBJECTIVES)
+        if names.count(name) > 1:
+            raise ValueError(f"objectives lists {name} twice; list it once")
+    if len(names) < 2:
+        raise ValueError(
+            f"objectives is {names}; a Pareto front needs two or more of {', '.join(OBJECTIVES)}"
+        )
+    return tuple(OBJECTIVES[name].objective for name in names)
+
+
+def _constraints(given: Any) -> tuple[Constraint, ...]:
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"constraints is {given!r}; write for example constraints: {{latency_ms: {{max: 2.0}}}}"
+        )
+    constraints = []
+    for key, limits in given.items():
+        if key not in KEYS:
+            raise unknown(f"constraints.{key}", key, KEYS)
+        if not isinstance(limits, Mapping) or not limits:
+            raise ValueError(f"constraints.{key} is {limits!r}; write {{max: ...}} or {{min: ...}}")
+        check_keys(f"constraints.{key}", limits, ("min", "max"))
+        numbers = {side: _quantity(value, f"constraints.{key}.{side}") for side, value in limits.items()}
+        if numbers.get("min", -1) > numbers.get("max", float("inf")):
+            raise ValueError(f"constraints.{key}: min {numbers['min']:g} is above max {numbers['max']:g}")
+        if key == "accuracy" and 0 < max(numbers.values()) <= 1:
+            raise ValueError(
+                f"constraints.accuracy is {dict(limits)}; accuracy is in percent: write {100 * max(numbers.values()):g}"
+            )
+        constraints.append(Constraint(key, **numbers))
+    return tuple(constraints)
+
+
+def _quantity(value: Any, where: str) -> float:
+    """A number above 0, or text such as 300k or 2.5M."""
+    if isinstance(value, str) and (match := re.fullmatch(r"([0-9.]+(?:e-?[0-9]+)?)\s*([kMG]?)", value)):
+        value = float(match[1]) * _SUFFIXES[match[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{where} is {value!r}; it must be a number above 0, such as 2.5, 300k or 1M")
+    return float(value)
+
+
+def _device(given: Any) -> dict[str, Any]:
+    from nas.hardware import device
+
+    given = {"name": given} if isinstance(given, str) else given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"device is {given!r}; write for example device: {{name: onnxruntime-cpu}}")
+    chosen = device(given)
+    return {"name": chosen.name, **asdict(chosen)}
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"-o {override}: write it as section.setting=value, such as search.budget=64")
+    *sections, key = dotted.split(".")
+    place = content
+    for name in sections:
+        inner = place.get(name, {})
+        if isinstance(inner, str):
+            inner = {"name": inner}  # data: digits
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"-o {override}: {name} is no section")
+        place[name] = dict(inner)
+        place = place[name]
+    place[key] = parse_yaml(text, f"-o {override}")

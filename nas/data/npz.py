@@ -1,0 +1,102 @@
+"""Images in one NumPy archive: `images`, `labels`, and perhaps `test_images`, `test_labels`, `classes`.
+
+Images are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or float; with four axes the channels are
+the smaller of the second and the last. Labels are whole numbers from 0.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas.data.images import Images
+
+if TYPE_CHECKING:
+    from nas.data import Data
+
+KEYS = ("images", "labels", "test_images", "test_labels", "classes")
+
+
+def read(directory: Path | None, settings: Data) -> Images:
+    """The arrays of the file that data.directory names; class names are the labels where it brings none."""
+    if directory is None:
+        raise ValueError("data.directory is missing; npz needs it, the path of a .npz file")
+    if not directory.is_file():
+        state = "is a folder" if directory.is_dir() else "does not exist"
+        raise FileNotFoundError(
+            f"data.directory is {directory}, which {state}; npz needs the path of a .npz file"
+        )
+    arrays = _arrays(directory)
+    for present, absent in (("images", "labels"), ("labels", "images")):
+        if absent not in arrays:
+            raise ValueError(f"{directory} has no {absent}; it has {', '.join(arrays) or 'nothing'}")
+        if f"test_{present}" in arrays and f"test_{absent}" not in arrays:
+            raise ValueError(f"{directory} has test_{present} but no test_{absent}; it needs both or neither")
+    labels = _labels(arrays["labels"], f"labels in {directory}")
+    images = _images(arrays["images"], f"images in {directory}")
+    test, test_labels = None, None
+    if "test_images" in arrays:
+        test = _images(arrays["test_images"], f"test_images in {directory}")
+        test_labels = _labels(arrays["test_labels"], f"test_labels in {directory}")
+    return Images(images, labels, test, test_labels, _classes(arrays, labels, directory))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is a single array, as numpy.save writes it")
+            return {key: archive[key] for key in archive.files if key in KEYS}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise ValueError(
+            f"{path} is not a whole .npz file of plain arrays ({reason}); write it again with numpy.savez"
+        ) from error
+
+
+def _images(images: np.ndarray, what: str) -> np.ndarray:
+    """Any of the allowed layouts as (N, C, H, W), uint8 or float32."""
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise ValueError(f"{what} are {images.dtype}; must be uint8 or a float type")
+    if images.ndim not in (3, 4):
+        raise ValueError(
+            f"{what} have the shape {images.shape}; must be (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        )
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] == images.shape[3]:
+        raise ValueError(
+            f"{what} have the shape {images.shape}, which may be (N, C, H, W) or (N, H, W, C); "
+            "the channels must be fewer than the pixels of a side"
+        )
+    elif images.shape[3] < images.shape[1]:
+        images = images.transpose(0, 3, 1, 2)
+    if images.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
+            images = images.astype(np.float32)
+    return np.ascontiguousarray(images)
+
+
+def _labels(labels: np.ndarray, what: str) -> np.ndarray:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise ValueError(f"{what} are {labels.dtype} {labels.shape}; must be whole numbers of the shape (N,)")
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"{what} go down to {labels.min()}; must count the classes from 0")
+    return labels.astype(np.int64)
+
+
+def _classes(arrays: Mapping[str, np.ndarray], labels: np.ndarray, path: Path) -> tuple[str, ...]:
+    if "classes" not in arrays:
+        return tuple(map(str, range(int(labels.max(initial=-1)) + 1)))
+    classes = arrays["classes"]
+    if classes.dtype.kind != "U" or classes.ndim != 1:
+        raise ValueError(
+            f"classes in {path} are {classes.dtype} {classes.shape}; must be strings, one per class"
+        )
+    return tuple(map(str, classes))

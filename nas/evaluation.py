@@ -1,0 +1,162 @@
+"""One architecture: export it, give it batch-norm statistics of its own, measure every objective."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nas import config
+from nas.data import Splits, load
+from nas.data.batches import normalize
+from nas.hardware import device as latency_device
+from nas.objectives import KEYS, Measure
+from nas.storage.records import Candidate
+from search_spaces import Architecture, SearchSpace, unroll
+from supernets import checkpoint
+from supernets.attention import ATTENTIONS
+from supernets.calibration import recalibrate
+from supernets.operators import SETTINGS
+from supernets.supernet import Supernet, resize
+from supernets.training import load_weights, training_device
+
+log = logging.getLogger(__name__)
+
+ALWAYS = ("macs", "parameters", "bytes")  # they cost nothing, so every candidate has them
+BATCH = 500  # images scored at once
+
+
+def space_of(experiment: config.Experiment, splits: Splits) -> SearchSpace:
+    """The search space of an experiment on its data."""
+    return unroll(experiment.space, SETTINGS, list(ATTENTIONS), splits.shape, len(splits.classes))
+
+
+def measures_of(experiment: config.Experiment) -> list[Measure]:
+    """What is measured of every candidate: objectives, what constraints limit, and what costs nothing."""
+    keys = [objective.key for objective in experiment.objectives]
+    keys += [constraint.key for constraint in experiment.constraints]
+    return [KEYS[key] for key in dict.fromkeys([*keys, *ALWAYS])]
+
+
+class Bench:
+    """Everything an evaluation needs, prepared once: the trained supernet, images, the latency device."""
+
+    def __init__(
+        self, experiment: config.Experiment, splits: Splits, space: SearchSpace, supernet_file: Path
+    ):
+        self.space = space
+        self.measures = measures_of(experiment)
+        self.device = latency_device(experiment.device)
+        where = training_device(experiment.training)
+        self.supernet = Supernet(space)
+        tensors, _ = checkpoint.load(supernet_file)
+        load_weights(self.supernet, tensors, supernet_file)
+        self.supernet.eval().to(where, memory_format=torch.channels_last)
+        self._images = {
+            name: normalize(part.images, splits.mean, splits.std, where)
+            for name, part in (("calibration", splits.calibration), ("validation", splits.validation))
+        }
+        self.validation_labels = torch.from_numpy(splits.validation.labels).to(where)
+        self._resized: dict[tuple[str, tuple[int, int, int]], Tensor] = {}
+
+    def calibration_images(self, shape: tuple[int, int, int]) -> Tensor:
+        """Training images that no weight was trained on, (N, C, H, W), as in a test: for batch norm."""
+        return self._at("calibration", shape)
+
+    def validation_images(self, shape: tuple[int, int, int]) -> Tensor:
+        """The search-validation images, (N, C, H, W), in the order of `validation_labels`."""
+        return self._at("validation", shape)
+
+    def subnet(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
+        """The architecture exported, in evaluation mode, with statistics of its own if asked for."""
+        subnet = self.supernet.export(architecture).to(self._images["calibration"].device)
+        subnet = subnet.to(memory_format=torch.channels_last).eval()
+        shape = self.space.input_shape(architecture.resolution)
+        return recalibrate(subnet, self.calibration_images(shape)) if statistics else subnet
+
+    def _at(self, name: str, shape: tuple[int, int, int]) -> Tensor:
+        if (name, shape) not in self._resized:
+            resized = resize(self._images[name], shape)
+            self._resized[name, shape] = resized.contiguous(memory_format=torch.channels_last)
+        return self._resized[name, shape]
+
+
+def prepare(experiment_json: str, supernet_file: str) -> Bench:
+    """A bench from what can be sent to another process: text and a path."""
+    experiment = config.from_json(experiment_json)
+    splits = load(experiment.data)
+    return Bench(experiment, splits, space_of(experiment, splits), Path(supernet_file))
+
+
+def evaluate(
+    bench: Bench, architecture: Architecture, measures: Sequence[Measure] | None = None
+) -> Candidate:
+    """Measure an architecture; whatever goes wrong with it is a candidate with an error.
+
+    Args:
+        measures: what to measure, by default everything that the experiment asks for.
+    """
+    begun = time.perf_counter()
+    blank = Candidate(architecture.key, architecture.to_json())
+    try:
+        candidate = _measured(bench, architecture, blank, bench.measures if measures is None else measures)
+    except Exception as error:  # the one place: a candidate that fails must not end the search
+        log.info("candidate %s failed", architecture.key, exc_info=True)
+        reason = " ".join(str(error).split()) or "no message"
+        candidate = replace(blank, error=f"{type(error).__name__}: {reason}")
+    return replace(candidate, seconds=time.perf_counter() - begun)
+
+
+def evaluator(bench: Bench):
+    """`evaluate` on this bench, as a function of the architecture."""
+    return partial(evaluate, bench)
+
+
+def merge(first: Candidate, second: Candidate) -> Candidate:
+    """One candidate from two evaluations of the same architecture, each of other objectives."""
+    assert first.key == second.key
+    return replace(
+        first,
+        values={**first.values, **second.values},
+        intervals={**first.intervals, **second.intervals},
+        latency=first.latency or second.latency,
+        error=first.error or second.error,
+        seconds=first.seconds + second.seconds,
+    )
+
+
+def _measured(
+    bench: Bench, architecture: Architecture, blank: Candidate, measures: Sequence[Measure]
+) -> Candidate:
+    subnet = bench.subnet(architecture, statistics=any(measure.statistics for measure in measures))
+    shape = bench.space.input_shape(architecture.resolution)
+    values, intervals, latency = {}, {}, None
+    for measure in measures:
+        measured = measure.of(subnet, shape, bench)
+        values[measure.objective.key] = measured.value
+        if measured.interval is not None:
+            intervals[measure.objective.key] = measured.interval
+        latency = latency or measured.latency
+    return replace(blank, values=values, intervals=intervals, latency=latency)
+
+
+@torch.inference_mode()
+def accuracy_of(subnet: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Top-1 accuracy in percent of a subnet in evaluation mode on images at its resolution.
+
+    Raises:
+        FloatingPointError: its output is not a number.
+    """
+    right = torch.zeros((), dtype=torch.long, device=images.device)
+    for batch, answers in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        logits = subnet(batch)
+        if not torch.isfinite(logits).all():
+            raise FloatingPointError("the subnet's output is not a number")
+        right += (logits.argmax(1) == answers).sum()
+    return 100 * right.item() / len(labels)

@@ -1,0 +1,369 @@
+"""An experiment, from its file to its front: read this first.
+
+    open_run       the run of that name in the store, new or continued
+    train_run      its supernet, from the last checkpoint
+    search_run     its candidates, from the store
+    nas.export     a candidate as a folder, verified
+
+Each stage starts from what the one before left on disk, so each can be carried out alone, again, or
+after a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from nas import config
+from nas.data import Splits, load
+from nas.progress import track
+from nas.search import make_searcher, search
+from nas.storage.records import Candidate, Run, TrainingPoint
+from nas.storage.store import Store
+from search_spaces import SearchSpace
+
+log = logging.getLogger(__name__)
+
+SUPERNET = "supernet.safetensors"
+PROBE_IMAGES = 256  # of the validation images, for samplers that look at the loss
+EXTENDABLE = ("search.budget",)  # settings that may change when a run is continued
+
+
+class Busy(RuntimeError):
+    """Another process is carrying out this run."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that is being carried out, with what all stages need."""
+
+    experiment: config.Experiment
+    run: Run
+    store: Store
+    splits: Splits
+    space: SearchSpace
+
+    @property
+    def supernet_file(self) -> Path:
+        return Path(self.run.folder) / SUPERNET
+
+
+@contextmanager
+def open_run(
+    experiment: config.Experiment, store: Store, runs: Path, fresh: bool = False, text: str = ""
+) -> Iterator[Opened]:
+    """The run of the experiment's name, made if it is new, continued if it is the same experiment.
+
+    Args:
+        runs: the folder in which each run has a folder of its name.
+        fresh: start over; what was there is kept under another name.
+        text: the experiment file as written, kept with the run.
+
+    Raises:
+        ValueError: the name is in use by another experiment; the message says what differs.
+        Busy: another process has it open.
+    """
+    from nas.evaluation import space_of
+
+    splits = load(experiment.data)
+    space = space_of(experiment, splits)
+    _check_possible(experiment, space)
+    folder = (runs / experiment.name).absolute()
+    with _lock(runs, experiment.name):
+        if fresh:
+            _set_aside(store, runs, experiment.name)
+        run = _find(store, experiment.name)
+        if run is None:
+            if (folder / SUPERNET).exists():
+                raise ValueError(
+                    f"the folder {folder} holds a supernet, but the store {store.url} knows no run "
+                    f"{experiment.name}; give --store the store it belongs to, or another --name"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "experiment.yaml").write_text(text or experiment.to_json(), encoding="utf-8")
+            run = Run(
+                name=experiment.name,
+                experiment=experiment.to_json(),
+                space=space.to_json(),
+                objectives=experiment.objectives,
+                constraints=experiment.constraints,
+                folder=str(folder),
+                facts=_facts(experiment, splits),
+            )
+            store.add_run(run)
+        else:
+            _check_same(run, experiment, splits, space)
+        try:
+            yield Opened(experiment, store.run(run.name), store, splits, space)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            store.update_run(run.name, status=status, message=" ".join(str(error).split())[:500])
+            raise
+
+
+def train_run(opened: Opened, stop: Callable[[], bool], trainer: Callable | None = None) -> bool:
+    """Train the supernet of a run from its last checkpoint to its last step.
+
+    Args:
+        trainer: trains on workers instead of here: `workers.training.Trainer`.
+
+    Returns:
+        Whether it came to the end; False if `stop` said so.
+    """
+    from supernets.training import progress
+
+    store, name = opened.store, opened.run.name
+    done, steps = progress(opened.supernet_file)
+    if steps and done == steps:
+        return True
+    store.forget_training_after(name, done)  # steps after the checkpoint are trained again
+    store.update_run(name, status="training", message="")
+    ended = (trainer or train_here)(opened, stop)
+    store.update_run(name, status="searching" if ended else "interrupted")
+    return ended
+
+
+def train_here(opened: Opened, stop: Callable[[], bool]) -> bool:
+    """Train in this process."""
+    from supernets.training import Watcher, progress
+
+    parts = training_parts(opened.experiment, opened.splits, opened.space)
+    done, _ = progress(opened.supernet_file)
+    with track("training", parts.steps, done) as shown:
+        watcher = Watcher(
+            point=partial(_note, opened.store, opened.run.name, shown), warn=shown.say, stop=stop
+        )
+        return parts.train(opened.supernet_file, watcher)
+
+
+def _note(store: Store, run: str, shown, step: int, values: dict[str, float]) -> None:
+    store.add_training_points(run, [TrainingPoint(step, values)])
+    shown.to(step, f"loss {values['loss']:.3f}, {values['images_per_second']:.0f} images/s")
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """What a training is made of, on one rank."""
+
+    train: Callable
+    steps: int
+
+
+def training_parts(
+    experiment: config.Experiment, splits: Splits, space: SearchSpace, rank: int = 0, ranks: int = 1
+) -> TrainingParts:
+    """Supernet, sampler and batches of an experiment, made but not begun; the same on every rank."""
+    import torch
+
+    from nas.data.batches import Batches, normalize
+    from supernets.cost import CostTable
+    from supernets.samplers import make_sampler
+    from supernets.supernet import Supernet
+    from supernets.training import train, training_device
+
+    settings, data = experiment.training, experiment.data
+    device = training_device(settings)
+    batches = Batches(
+        splits.train,
+        splits.mean,
+        splits.std,
+        settings.batch_size,
+        settings.seed,
+        data.crop,
+        data.flip,
+        data.cutout,
+        device,
+    )
+    steps = settings.steps(batches.steps_per_epoch(ranks))
+    supernet = Supernet(space, settings.seed).to(device, memory_format=torch.channels_last)
+    sampler = make_sampler(settings.sampler, space, CostTable(space), steps)
+
+    def probe_batch(number: int):
+        """The same validation images whenever that number is asked for."""
+        random = np.random.default_rng([settings.seed, number, rank])
+        chosen = random.choice(
+            len(splits.validation), min(PROBE_IMAGES, len(splits.validation)), replace=False
+        )
+        images = normalize(splits.validation.images[chosen], splits.mean, splits.std, device)
+        return images, torch.from_numpy(splits.validation.labels[chosen]).to(device)
+
+    run = partial(train, supernet, batches, probe_batch, sampler, settings, rank=rank, ranks=ranks)
+    return TrainingParts(run, steps)
+
+
+def search_run(
+    opened: Opened,
+    stop: Callable[[], bool],
+    make_pool: Callable | None = None,
+    on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+) -> bool:
+    """Search the trained supernet of a run until its budget is spent.
+
+    Args:
+        make_pool: makes the pool that evaluates, from the opened run; in this process by default.
+
+    Raises:
+        ValueError: the supernet is not trained to the end.
+    """
+    from supernets.training import progress
+
+    experiment, store, name = opened.experiment, opened.store, opened.run.name
+    done, steps = progress(opened.supernet_file)
+    if not steps or done < steps:
+        raise ValueError(
+            f"the supernet of {name} is trained for {done} of {steps or '?'} steps; finish it with `nas train`"
+        )
+    searcher = make_searcher(experiment.search, opened.space, len(experiment.objectives))
+    budget = min(experiment.search.budget, opened.space.size)
+    known = store.count_candidates(name)
+    if known >= budget:
+        store.update_run(name, status="finished", message="")
+        return True
+    store.update_run(name, status="searching", message="")
+    pool = (make_pool or pool_here)(opened)
+    try:
+        with track("searching", budget, known) as shown:
+
+            def note(candidate: Candidate) -> None:
+                shown.to(candidate.number, in_words(candidate, experiment))
+                on_candidate(candidate)
+
+            ended = search(
+                name,
+                searcher,
+                pool,
+                store,
+                experiment.objectives,
+                experiment.constraints,
+                budget,
+                note,
+                stop,
+            )
+    finally:
+        pool.close()
+    store.update_run(name, status="finished" if ended else "interrupted", message="")
+    return ended
+
+
+def pool_here(opened: Opened):
+    """Evaluate in this process."""
+    from nas.evaluation import Bench, evaluator
+    from nas.pool import HerePool
+
+    bench = Bench(opened.experiment, opened.splits, opened.space, opened.supernet_file)
+    return HerePool(evaluator(bench))
+
+
+def in_words(candidate: Candidate, experiment: config.Experiment) -> str:
+    """A candidate in a line: its key and its objectives with units."""
+    if candidate.error:
+        return f"{candidate.key} failed: {candidate.error[:120]}"
+    values = ", ".join(
+        f"{one.key.removesuffix('_' + one.unit)} {candidate.values[one.key]:.4g} {one.unit}"
+        for one in experiment.objectives
+    )
+    return f"{candidate.key} {values}{'' if candidate.feasible(experiment.constraints) else ' (infeasible)'}"
+
+
+# -- opening -----------------------------------------------------------------------------------
+
+
+def _check_possible(experiment: config.Experiment, space: SearchSpace) -> None:
+    """Refuse what would fail after hours: a wrong searcher or sampler, constraints nothing can meet."""
+    from supernets.samplers import check_sampler
+    from supernets.training import training_device
+
+    training_device(experiment.training)
+    check_sampler(experiment.training.sampler)
+    make_searcher(experiment.search, space, len(experiment.objectives))
+    limits = [one for one in experiment.constraints if one.key in ("macs", "parameters", "bytes")]
+    if limits:
+        from nas.profile import check_constraints
+        from supernets.cost import CostTable
+
+        check_constraints(limits, CostTable(space))
+
+
+def _check_same(run: Run, experiment: config.Experiment, splits: Splits, space: SearchSpace) -> None:
+    was = config.from_json(run.experiment)
+    directory_free = replace(was, data=replace(was.data, directory=experiment.data.directory))
+    changes = [
+        change
+        for change in config.differences(directory_free, experiment)
+        if change.split(" ")[0] not in EXTENDABLE
+    ]
+    way_out = "give this one another --name, or start over with --fresh (the old run is kept)"
+    if changes:
+        raise ValueError(f"the run {run.name} exists with other settings: {'; '.join(changes)}; {way_out}")
+    if run.space != space.to_json():
+        raise ValueError(f"the run {run.name} exists with another search space; {way_out}")
+    if run.facts.get("data") != splits.fingerprint:
+        raise ValueError(f"the run {run.name} was made with other images; {way_out}")
+
+
+def _find(store: Store, name: str) -> Run | None:
+    return next((run for run in store.runs() if run.name == name), None)
+
+
+def _set_aside(store: Store, runs: Path, name: str) -> None:
+    """Rename a run and its folder after the time, so that starting over deletes nothing."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    kept = f"{name}-{stamp}"
+    folder = runs / name
+    if _find(store, name) is not None:
+        store.rename_run(name, kept)
+        log.warning("the run %s is kept as %s", name, kept)
+    if folder.exists():
+        shutil.move(folder, runs / kept)
+
+
+@contextmanager
+def _lock(runs: Path, name: str) -> Iterator[None]:
+    """Hold the name against other processes; released by the system when this one dies."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        file = open(runs / f".{name}.lock", "a+")  # noqa: SIM115 -- closed by the `with` below
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to the folder {runs}: {error.strerror}; give a writable one with --runs"
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise Busy(
+                f"the run {name} is being carried out by process {file.read().strip() or '?'}; wait for it, "
+                "or give this one another --name"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _facts(experiment: config.Experiment, splits: Splits) -> dict[str, str]:
+    packages = ("paretoshift", "torch", "numpy", "onnxruntime", "pymoo")
+    return {
+        "data": splits.fingerprint,
+        "images": str(splits),
+        "machine": f"{platform.node()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "training seed": str(experiment.training.seed),
+        "search seed": str(experiment.search.seed),
+        **{name: version(name) for name in packages},
+    }

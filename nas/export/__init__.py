@@ -1,0 +1,1 @@
+"""A chosen subnet as files that plain PyTorch and ONNX Runtime load."""

@@ -1,0 +1,200 @@
+"""A candidate as a folder that needs none of our code.
+
+model.safetensors     the weights and batch-norm statistics
+architecture.json     the architecture and its space: with them `load_subnet` rebuilds the module
+model.pt2             torch.export, any batch size: torch.export.load(...).module()(images)
+model.onnx            ONNX, any batch size
+proof.safetensors     the images that the forms were compared on, and what the supernet said of them
+card.json             metrics with their splits, the latency record, recipe, normalisation, versions, hashes
+README.md             the card for a person, with code to load the model
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nas.evaluation import Bench, accuracy_of
+from nas.experiment import SUPERNET
+from nas.export.card import readme
+from nas.export.onnx_graph import onnx_of
+from nas.export.verify import compare, verify
+from nas.storage.records import Candidate, Export, Run, now
+from nas.storage.store import Store
+from search_spaces import Architecture, SearchSpace
+from supernets.supernet import Supernet, resize
+
+PROOF_IMAGES = 64  # validation images that the forms are compared on
+
+
+def export(
+    run: Run, candidate: Candidate, store: Store, folder: Path, experiment, splits
+) -> tuple[Export, dict[str, Any]]:
+    """Write a candidate to `folder`, verify it there, and record that.
+
+    The test images are read, once, for the accuracy that the card states.
+
+    Returns:
+        The record, and the card.
+
+    Raises:
+        FileExistsError: the folder is there already.
+        nas.export.verify.VerificationFailed: a form differs from the supernet; nothing is left behind.
+    """
+    if folder.exists():
+        raise FileExistsError(
+            f"{folder} is there already; `nas verify {folder}` checks it, --output writes elsewhere"
+        )
+    space = SearchSpace.from_json(run.space)
+    bench = Bench(experiment, splits, space, Path(run.folder) / SUPERNET)
+    architecture = Architecture.from_json(candidate.architecture)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        card = _write(partial, run, candidate, bench, architecture, experiment, splits)
+        verify(partial)
+        partial.rename(folder)
+    except OSError as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    record = Export(
+        candidate=candidate.key,
+        folder=str(folder.absolute()),
+        verified=True,
+        max_difference=card["verification"]["max_relative_difference"],
+        agreement=card["verification"]["top1_agreement"],
+        test_accuracy=card["metrics"]["test"]["accuracy"],
+        card=json.dumps(card),
+    )
+    store.add_export(run.name, record)
+    return record, card
+
+
+def load_subnet(folder: Path) -> nn.Module:
+    """The exported network rebuilt as a plain module, in evaluation mode, from weights and architecture."""
+    stored = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+    space = SearchSpace.from_json(json.dumps(stored["space"]))
+    architecture = Architecture.from_json(json.dumps(stored["architecture"]))
+    subnet = Supernet(space).eval().export(architecture)
+    subnet.load_state_dict(load_file(folder / "model.safetensors"))
+    return subnet.eval()
+
+
+def _write(
+    folder: Path,
+    run: Run,
+    candidate: Candidate,
+    bench: Bench,
+    architecture: Architecture,
+    experiment,
+    splits,
+) -> dict[str, Any]:
+    """Every file of the folder; the card, which says what the others are, last."""
+    shape = bench.space.input_shape(architecture.resolution)
+    subnet = bench.subnet(architecture)
+    accuracy = {"search-validation": _accuracy(bench, subnet, shape)}
+    proof = _proof(bench, architecture, subnet, shape)
+    subnet = subnet.cpu().to(memory_format=torch.contiguous_format)
+    test = splits.read_test(f"export of {run.name} {candidate.key}")
+    accuracy["test"] = _test_accuracy(subnet, test, splits, shape)
+
+    state = {name: tensor.contiguous() for name, tensor in subnet.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    save_file(proof, folder / "proof.safetensors")
+    stored = {"space": json.loads(bench.space.to_json()), "architecture": json.loads(architecture.to_json())}
+    _write_json(folder / "architecture.json", stored)
+    _save_program(subnet, shape, folder / "model.pt2")
+    (folder / "model.onnx").write_bytes(onnx_of(subnet, shape))
+
+    card = {
+        "run": run.name,
+        "candidate": candidate.key,
+        "architecture": str(architecture),
+        "input": {"name": "images", "shape": ["N", *shape], "dtype": "float32", "layout": "NCHW"},
+        "output": {"name": "logits", "shape": ["N", len(splits.classes)]},
+        "normalisation": {
+            "scale": "uint8 images are divided by 255 first"
+            if splits.train.images.dtype.kind == "u"
+            else "none",
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+            "resize": f"bilinear, antialiased, from {list(splits.shape[1:])} to {list(shape[1:])}"
+            if shape != splits.shape
+            else "none",
+        },
+        "classes": list(splits.classes),
+        "metrics": {split: {"accuracy": value, "unit": "%"} for split, value in accuracy.items()},
+        "searched": {"values": dict(candidate.values), "intervals": dict(candidate.intervals)},
+        "latency": candidate.latency and asdict(candidate.latency),
+        "training": asdict(experiment.training),
+        "data": asdict(replace(experiment.data, directory=None)),
+        "fine_tuning": "weights are inherited from the supernet; they were not trained further",
+        "facts": dict(run.facts),
+        "versions": {name: version(name) for name in ("paretoshift", "torch", "onnx", "onnxruntime")},
+        "exported": now(),
+    }
+    card["verification"] = compare(folder, proof)
+    card["sha256"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    _write_json(folder / "card.json", card)
+    (folder / "README.md").write_text(readme(card), encoding="utf-8")
+    return card
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@torch.no_grad()
+def _proof(
+    bench: Bench, architecture: Architecture, subnet: nn.Module, shape: tuple[int, int, int]
+) -> dict[str, Tensor]:
+    """Real images, what the supernet's slice says of them, and the exported module by the same statistics.
+
+    A supernet has no running statistics, so slice and module are compared by those of the batch; the
+    forms of the module are compared by the statistics that it was given.
+    """
+    images = bench.validation_images(shape)[:PROOF_IMAGES]
+    bench.supernet.train()
+    sliced = bench.supernet(images, architecture)
+    bench.supernet.eval()
+    module = bench.supernet.export(architecture).to(images.device, memory_format=torch.channels_last)
+    module.load_state_dict({**subnet.state_dict()})
+    norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.0  # by the statistics of the batch, leaving its own alone
+    proof = {"images": images, "supernet": sliced, "module": module(images), "logits": subnet(images)}
+    return {name: tensor.cpu().contiguous() for name, tensor in proof.items()}
+
+
+def _accuracy(bench: Bench, subnet: nn.Module, shape: tuple[int, int, int]) -> float:
+    return accuracy_of(subnet, bench.validation_images(shape), bench.validation_labels)
+
+
+def _test_accuracy(subnet: nn.Module, test, splits, shape: tuple[int, int, int]) -> float:
+    from nas.data.batches import normalize
+
+    images = resize(normalize(test.images, splits.mean, splits.std), shape)
+    return accuracy_of(subnet, images, torch.from_numpy(test.labels))
+
+
+def _save_program(subnet: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
+    """torch.export with a free batch size; two images, since one would be taken for a constant."""
+    images = torch.zeros(2, *shape)
+    program = torch.export.export(subnet, (images,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
+    torch.export.save(program, path)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,57 @@
+"""The devices: where and how latency is measured. One file each, registered here.
+
+A device is a frozen dataclass: its fields are its settings, the keys of the `device:` section of an
+experiment file, and what is stored with every number it measures. `available` says whether this machine
+has it, `measure` times a network. torch and ONNX Runtime are imported when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from nas.hardware.onnxruntime_cpu import OnnxRuntimeCpu
+from nas.hardware.torch_cpu import TorchCpu
+from nas.hardware.torch_cuda import TorchCuda
+from nas.storage.records import Latency
+from search_spaces.strict import check_keys, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEFAULT = OnnxRuntimeCpu.name
+DEVICES: dict[str, type] = {one.name: one for one in (OnnxRuntimeCpu, TorchCpu, TorchCuda)}
+
+
+class Device(Protocol):
+    name: ClassVar[str]
+
+    @classmethod
+    def available(cls) -> str | None:
+        """None if this machine has the device, else one line: why not, and how to get it."""
+
+    def measure(self, subnet: nn.Module, input_shape: tuple[int, int, int]) -> Latency:
+        """The time of one batch of images (C, H, W) through a network in evaluation mode."""
+
+
+def device(section: Mapping[str, object]) -> Device:
+    """The device of an experiment file's `device:` section, `{"name": "torch-cpu", "threads": 1}`.
+
+    Raises:
+        ValueError: an unknown name or setting, a value that is not allowed, or this machine lacks it.
+    """
+    if not isinstance(section, Mapping):
+        raise ValueError(f"device is {section!r}; it must be a section with a name and settings")
+    name = section.get("name", DEFAULT)
+    if name not in list(DEVICES):  # a list, since what people write need not be hashable
+        raise unknown(f"device.name {name!r}", name, DEVICES)
+    kind = DEVICES[name]
+    check_keys("device", section, ["name", *(field.name for field in fields(kind))])
+    chosen = kind(**{key: value for key, value in section.items() if key != "name"})
+    if reason := kind.available():
+        raise ValueError(f"device.name {name!r} cannot be used here: {reason}")
+    return chosen
+
+
+__all__ = ["DEFAULT", "DEVICES", "Device", "device"]

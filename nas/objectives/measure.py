@@ -1,0 +1,38 @@
+"""What an objective is to the code that evaluates it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nas.storage.records import Latency, Objective
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas.evaluation import Bench
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value in the objective's unit, its 95 % interval if it is uncertain, and the record behind it."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+    latency: Latency | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An objective and how it is measured.
+
+    `of(subnet, input_shape, bench)` gets an exported subnet in evaluation mode and the (C, H, W) it works
+    on. `statistics` says that the subnet must have batch-norm statistics of its own, `quiet` that nothing
+    else may run on the machine meanwhile.
+    """
+
+    objective: Objective
+    of: Callable[[nn.Module, tuple[int, int, int], Bench], Measured]
+    statistics: bool = False
+    quiet: bool = False

@@ -1,0 +1,110 @@
+"""What an experiment is about, before anything is trained: the size of its space, what it costs, and whether
+its constraints can be met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+
+import numpy as np
+
+from nas import config
+from nas.data import load
+from nas.storage.records import Constraint
+from supernets.cost import COSTS, CostTable
+
+DRAWN = 10_000  # architectures that the medians and shares are taken from
+
+
+class Infeasible(ValueError):
+    """No architecture of the space keeps a constraint."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`costs` holds min, median and max of each cost; the median is over architectures drawn uniformly
+    per decision. `shares` holds, for each constraint on a cost, the share of those that keep it."""
+
+    name: str
+    images: str
+    size: int
+    decisions: int
+    blocks: tuple[int, int]  # fewest and most
+    supernet_parameters: int
+    steps: int
+    costs: dict[str, dict[str, float]]
+    shares: dict[str, float]
+    measured_later: tuple[str, ...]  # constraints on what only a measurement can tell
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def profile(experiment: config.Experiment) -> Profile:
+    """Count the space of an experiment.
+
+    Raises:
+        Infeasible: a constraint on MACs, parameters or bytes that no architecture keeps.
+    """
+    from nas.data.batches import Batches
+    from nas.evaluation import space_of
+    from supernets.supernet import Supernet
+
+    splits = load(experiment.data)
+    space = space_of(experiment, splits)
+    table = CostTable(space)
+    limits = [one for one in experiment.constraints if one.key in COSTS]
+    check_constraints(limits, table)
+    random = Random(0)
+    drawn = table.of([space.sample(random) for _ in range(min(DRAWN, 10 * space.size))])
+    extremes = table.of([table.smallest, table.largest])
+    every = np.concatenate([drawn, extremes])
+    batches = Batches(splits.train, splits.mean, splits.std, experiment.training.batch_size, 0)
+    return Profile(
+        name=experiment.name,
+        images=str(splits),
+        size=space.size,
+        decisions=len(space.decisions),
+        blocks=(sum(min(s.depths) for s in space.stages), sum(max(s.depths) for s in space.stages)),
+        supernet_parameters=sum(one.numel() for one in Supernet(space).parameters()),
+        steps=experiment.training.steps(batches.steps_per_epoch()),
+        costs={
+            cost: {
+                "min": int(every[:, column].min()),
+                "median": float(np.median(drawn[:, column])),
+                "max": int(every[:, column].max()),
+            }
+            for column, cost in enumerate(COSTS)
+        },
+        shares={limit.key: float(_kept(limit, drawn[:, COSTS.index(limit.key)]).mean()) for limit in limits},
+        measured_later=tuple(one.key for one in experiment.constraints if one.key not in COSTS),
+    )
+
+
+def check_constraints(limits: Sequence[Constraint], table: CostTable) -> None:
+    """Raise Infeasible for the first limit that lies outside what the space can cost.
+
+    The least and the most MACs are exact; parameters and bytes are judged by those two architectures
+    and a sample, and refused only if all of them break the limit on the same side.
+    """
+    random = Random(0)
+    architectures = [table.smallest, table.largest, *(table.space.sample(random) for _ in range(1000))]
+    costs = table.of(architectures)
+    for limit in limits:
+        values = costs[:, COSTS.index(limit.key)]
+        low, high = int(values.min()), int(values.max())
+        if limit.max is not None and low > limit.max:
+            raise Infeasible(
+                f"constraints.{limit.key}.max is {limit.max:g}, but the smallest architecture of the space "
+                f"{table.space.name} has {low}; raise the limit or choose a smaller space"
+            )
+        if limit.min is not None and high < limit.min:
+            raise Infeasible(
+                f"constraints.{limit.key}.min is {limit.min:g}, but the largest architecture of the space "
+                f"{table.space.name} has {high}; lower the limit or choose a larger space"
+            )
+
+
+def _kept(limit: Constraint, values: np.ndarray) -> np.ndarray:
+    return np.array([limit.violation(value, value) == 0 for value in values])

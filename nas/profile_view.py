@@ -1,0 +1,46 @@
+"""How numbers of very different size are shown, and a profile as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.profile import Profile
+
+
+def quantity(value: float) -> str:
+    """A count as a person says it.
+
+    >>> quantity(950), quantity(12_345), quantity(2_500_000)
+    ('950', '12.3 k', '2.50 M')
+    """
+    for size, suffix in ((1e12, ""), (1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(value) >= size:
+            unit = {" G": 1e9, " M": 1e6, " k": 1e3}.get(suffix)
+            return f"{value / unit:.3g}{suffix}" if unit else f"{value:.3g}"
+    return f"{value:,.0f}"
+
+
+def print_profile(profile: Profile) -> None:
+    from rich.table import Table
+
+    from nas.report import console
+
+    out = console()
+    fewest, most = profile.blocks
+    out.print(f"{profile.name}: {profile.images}")
+    out.print(
+        f"space: {quantity(profile.size)} architectures, {profile.decisions} decisions, {fewest} to {most} blocks; "
+        f"supernet of {quantity(profile.supernet_parameters)} parameters, {profile.steps} training steps"
+    )
+    table = Table(pad_edge=False)
+    for column in ("cost of one architecture", "least", "median", "most"):
+        table.add_column(column, justify="left" if column.startswith("cost") else "right")
+    units = {"macs": "MACs of one image", "parameters": "parameters", "bytes": "bytes, weights as stored"}
+    for cost, values in profile.costs.items():
+        table.add_row(units[cost], *(quantity(values[one]) for one in ("min", "median", "max")))
+    out.print(table)
+    for key, share in profile.shares.items():
+        out.print(f"constraint on {key}: can be met; {100 * share:.3g} % of random architectures keep it")
+    for key in profile.measured_later:
+        out.print(f"constraint on {key}: only measuring can tell; the search does")

@@ -1,0 +1,75 @@
+"""Progress of long work on stderr: a bar with an ETA on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+EVERY = 10.0  # seconds between two plain lines
+
+
+class Track:
+    """Where one piece of work stands; `to(done, text)` moves it on."""
+
+    def __init__(self, what: str, total: int, done: int, bar: Progress | None):
+        self.what, self.total, self.bar = what, total, bar
+        self.begun, self.begun_at = time.monotonic(), done
+        self.said = self.begun
+        self.task = bar.add_task(what, total=total, completed=done, text="") if bar else None
+
+    def to(self, done: int, text: str = "") -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, text=text)
+            return
+        now = time.monotonic()
+        if now - self.said < EVERY and done < self.total:
+            return
+        self.said = now
+        left = (now - self.begun) / max(done - self.begun_at, 1) * (self.total - done)
+        remaining = f", {duration(left)} left" if done < self.total else f" in {duration(now - self.begun)}"
+        share = 100 * done // max(self.total, 1)
+        print(f"{self.what} {done}/{self.total} ({share} %){remaining}; {text}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def track(what: str, total: int, done: int = 0) -> Iterator[Track]:
+    """Show how a piece of work of `total` steps gets on, `done` of which are done already."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Track(what, total, done, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield Track(what, total, done, bar)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(8), duration(75), duration(4000)
+    ('8 s', '1 min 15 s', '1 h 6 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,173 @@
+"""Plain-text views of a run: its front as a table, its profile, its exports. Records in, rich tables out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
+from nas.profile_view import quantity
+from nas.storage.records import Candidate, Constraint, Objective, Run
+from search_spaces import Architecture
+
+
+def console() -> Console:
+    """Where results go: stdout, wide enough for a table when nobody looks."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
+    """The Pareto front with units, best first objective first, and what to do next."""
+    out = console()
+    best = front(candidates, run.objectives, run.constraints)
+    out.print(summary(run, candidates, best))
+    if not best:
+        out.print(why_empty(run, candidates))
+        return
+    knee = knee_candidate(best, run.objectives)
+    table = Table(title=None, pad_edge=False)
+    table.add_column("candidate")
+    columns = _columns(run, best)
+    for key in columns:
+        table.add_column(heading(key, run.objectives), justify="right")
+    table.add_column("architecture")
+    for one in best:
+        name = f"{one.key} *" if one is knee else one.key
+        cells = [cell(one, key) for key in columns]
+        table.add_row(name, *cells, outline(one), style="bold" if one is knee else None)
+    out.print(table)
+    out.print("* knee point: the best compromise" + _note_on_latency(best))
+
+
+def print_runs(rows: Sequence[tuple[Run, int]]) -> None:
+    """The runs of a store, with how many candidates each has."""
+    if not rows:
+        console().print("no runs yet; `nas run examples/digits.yaml` makes one")
+        return
+    table = Table("run", "status", "candidates", "started", "objectives", "message", pad_edge=False)
+    for run, count in rows:
+        names = ", ".join(one.name for one in run.objectives)
+        table.add_row(run.name, run.status, str(count), run.created, names, run.message)
+    console().print(table)
+
+
+def runs_as_json(rows: Sequence[tuple[Run, int]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": run.name,
+            "status": run.status,
+            "message": run.message,
+            "candidates": count,
+            "created": run.created,
+            "objectives": [one.key for one in run.objectives],
+        }
+        for run, count in rows
+    ]
+
+
+def summary(run: Run, candidates: Sequence[Candidate], best: Sequence[Candidate]) -> str:
+    failed = sum(one.error is not None for one in candidates)
+    infeasible = sum(one.error is None and not one.feasible(run.constraints) for one in candidates)
+    parts = [f"{len(candidates)} candidates", f"{len(best)} on the Pareto front"]
+    parts += [f"{infeasible} infeasible"] if infeasible else []
+    parts += [f"{failed} failed"] if failed else []
+    limits = [limit_in_words(limit) for limit in run.constraints]
+    parts += [f"constraints: {', '.join(limits)}"] if limits else []
+    return f"{run.name}: {run.status}; " + ", ".join(parts)
+
+
+def why_empty(run: Run, candidates: Sequence[Candidate]) -> str:
+    if not candidates:
+        return "No candidates yet: `nas search` evaluates them."
+    if all(one.error for one in candidates):
+        return f"Every candidate failed; the last one with: {candidates[-1].error}"
+    nearest = min(
+        (one for one in candidates if one.error is None), key=lambda one: one.violation(run.constraints)
+    )
+    broken = [
+        f"{limit.key} {cell(nearest, limit.key)} (limit {limit_in_words(limit)})"
+        for limit in run.constraints
+        if limit.violation(*nearest.interval(limit.key)) > 0
+    ]
+    return f"No candidate keeps the constraints; the nearest is {nearest.key}: {', '.join(broken)}"
+
+
+def front_as_json(run: Run, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """Everything that `print_front` says, for scripts."""
+    best = front(candidates, run.objectives, run.constraints)
+    points = losses(best, run.objectives)
+    return {
+        "run": run.name,
+        "status": run.status,
+        "candidates": len(candidates),
+        "failed": sum(one.error is not None for one in candidates),
+        "objectives": [asdict(one) for one in run.objectives],
+        "constraints": [asdict(one) for one in run.constraints],
+        "knee": knee_candidate(best, run.objectives).key if best else None,
+        "hypervolume": hypervolume(points, reference_point(points)) if best else 0.0,
+        "front": [candidate_as_json(one) for one in best],
+    }
+
+
+def candidate_as_json(candidate: Candidate) -> dict[str, Any]:
+    import json
+
+    return {
+        "candidate": candidate.key,
+        "number": candidate.number,
+        "values": dict(candidate.values),
+        "intervals": {key: list(interval) for key, interval in candidate.intervals.items()},
+        "error": candidate.error,
+        "architecture": json.loads(candidate.architecture),
+    }
+
+
+def heading(key: str, objectives: Sequence[Objective]) -> str:
+    """`latency_ms` as `latency (ms)`."""
+    units = {one.key: (one.name, one.unit) for one in objectives}
+    name, unit = units.get(
+        key, {"latency_ms": ("latency", "ms"), "bytes": ("bytes", "B")}.get(key, (key, ""))
+    )
+    return f"{name} ({unit})" if unit and unit.lower() != name.lower() else name
+
+
+def cell(candidate: Candidate, key: str) -> str:
+    value = candidate.values.get(key)
+    if value is None:
+        return "-"
+    if key in candidate.intervals:
+        low, high = candidate.intervals[key]
+        return f"{value:.3f} [{low:.3f}-{high:.3f}]".replace("[", "\\[")
+    return f"{value:.2f}" if key == "accuracy" else quantity(value)
+
+
+def outline(candidate: Candidate) -> str:
+    """An architecture in one short line: resolution, then width×depth of each stage."""
+    architecture = Architecture.from_json(candidate.architecture)
+    stages = " ".join(f"{stage.width}×{len(stage.blocks)}" for stage in architecture.stages)
+    return f"{architecture.resolution} px, {stages}"
+
+
+def limit_in_words(limit: Constraint) -> str:
+    parts = [f"at least {limit.min:g}"] if limit.min is not None else []
+    parts += [f"at most {limit.max:g}"] if limit.max is not None else []
+    return f"{limit.key} {' and '.join(parts)}"
+
+
+def _columns(run: Run, best: Sequence[Candidate]) -> list[str]:
+    keys = [one.key for one in run.objectives] + [limit.key for limit in run.constraints]
+    known = {key for one in best for key in one.values}
+    return [key for key in dict.fromkeys([*keys, "macs", "parameters", "bytes"]) if key in known]
+
+
+def _note_on_latency(best: Sequence[Candidate]) -> str:
+    return (
+        "; latency: measured, median [95 % interval]"
+        if any("latency_ms" in one.intervals for one in best)
+        else ""
+    )
