@@ -1,0 +1,34 @@
+"""What the pages read of a store."""
+
+from __future__ import annotations
+
+import json
+from threading import Lock
+
+from dashboard.standing import Standing, standing
+from nas.storage.records import Candidate, Run
+from nas.storage.store import Store
+
+
+class Reader:
+    """A store whose candidates are read once: they never change, there only come more."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._known: dict[tuple[str, str], list[Candidate]] = {}
+        self._lock = Lock()
+
+    def candidates(self, run: Run) -> list[Candidate]:
+        """All candidates of a run, without latency records; only the new ones are read."""
+        with self._lock:
+            # a name may pass on to another run, which was then made at another time
+            known = self._known.setdefault((run.name, run.created), [])
+            known += self.store.candidates(run.name, after=known[-1].number if known else 0)
+            return list(known)
+
+    def standing(self, run: Run) -> Standing:
+        return standing(run, self.candidates(run))
+
+    def signs(self, run: Run) -> str:
+        """A text that changes whenever something of a run's search has changed."""
+        return json.dumps([run.created, run.status, run.message, self.store.count_candidates(run.name)])

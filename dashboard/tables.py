@@ -1,0 +1,190 @@
+"""Records in, rows and columns out; pure. Columns are AG Grid's, their headers carry the units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dashboard import routes, words
+from dashboard.standing import Standing
+from dashboard.words import Quantity, quantity
+from nas.storage.records import Candidate, Export, Latency, Run
+
+Rows = list[dict]
+LINK = {"cellRenderer": "PageLink", "pinned": "left", "cellClass": "key", "width": 128, "flex": 0}
+
+
+def run_table(runs: Sequence[tuple[Run, Standing]]) -> tuple[list[dict], Rows]:
+    """Columns and rows of the list of runs: for each objective the best value on the front."""
+    best = {one.key: quantity(run, one.key) for run, _ in runs for one in run.objectives}
+    columns = [
+        {"field": "name", "headerName": "run", **LINK, "width": 220},
+        {"field": "status", "headerName": "status", "cellRenderer": "Status", "minWidth": 110},
+        {"field": "candidates", "headerName": "candidates", **_numeric(), "minWidth": 108},
+        {"field": "front", "headerName": "on the front", **_numeric()},
+        *(_column(what, f"best {what.label}") for what in best.values()),
+        {"field": "created", "headerName": "started (UTC)", "minWidth": 160},
+        {"field": "updated", "headerName": "updated (UTC)", "minWidth": 160},
+    ]
+    return columns, [_run_row(run, standing) for run, standing in runs]
+
+
+def _run_row(run: Run, standing: Standing) -> dict:
+    best = {}
+    for one in run.objectives:
+        values = [candidate.values[one.key] for candidate in standing.front]
+        best[one.key] = min(values, key=one.loss) if values else None
+    groups = (standing.front, standing.dominated, standing.infeasible, standing.incomplete, standing.failed)
+    return {
+        "name": run.name,
+        "href": routes.run(run.name),
+        "status": run.status,
+        "message": run.message,
+        "candidates": sum(map(len, groups)),
+        "front": len(standing.front),
+        "created": words.moment(run.created).removesuffix(" UTC"),
+        "updated": words.moment(run.updated).removesuffix(" UTC"),
+        **best,
+    }
+
+
+def front_table(run: Run, standing: Standing) -> tuple[list[dict], Rows]:
+    """Columns and rows of a front, in its order."""
+    shown = words.quantities(run, standing.front)
+    columns = [
+        {"field": "key", "headerName": "candidate", **LINK},
+        *(_column(what, what.label) for what in shown),
+    ]
+    knee = standing.knee.key if standing.knee else None
+    rows = [
+        {
+            "key": one.key,
+            "href": routes.candidate(run.name, one.key),
+            "knee": one.key == knee,
+            **one.values,
+        }
+        for one in standing.front
+    ]
+    return columns, rows
+
+
+def failed_table(run: Run, standing: Standing) -> tuple[list[dict], Rows]:
+    """Columns and rows of the candidates that failed, the latest first."""
+    columns = [
+        {"field": "key", "headerName": "candidate", **LINK},
+        {"field": "number", "headerName": "number", **_numeric(), "maxWidth": 100},
+        {"field": "error", "headerName": "why", "minWidth": 300, "tooltipField": "error"},
+    ]
+    rows = [
+        {
+            "key": one.key,
+            "href": routes.candidate(run.name, one.key),
+            "number": one.number,
+            "error": words.last_line(one.error or ""),
+        }
+        for one in reversed(standing.failed)
+    ]
+    return columns, rows
+
+
+def measurement_rows(run: Run, candidate: Candidate) -> list[tuple[str, str, str, str]]:
+    """What was measured of a candidate: name, value, 95 % interval, and how it came about."""
+    rows = []
+    for what in words.quantities(run, [candidate]):
+        if what.key not in candidate.values:
+            rows.append((what.name, "not measured", "", ""))
+            continue
+        low_high = candidate.intervals.get(what.key)
+        rows.append(
+            (
+                what.name,
+                what.text(candidate.values[what.key]),
+                what.interval_text(*low_high) if low_high else "",
+                _source(what, candidate),
+            )
+        )
+    return rows
+
+
+def _source(what: Quantity, candidate: Candidate) -> str:
+    if what.source == "counted":
+        return "counted on the exported subnet"
+    if what.unit == "ms" and candidate.latency is not None:
+        return f"measured: {words.device(candidate.latency)}"
+    return what.source
+
+
+def limit_rows(run: Run, candidate: Candidate) -> list[tuple[str, str, str]]:
+    """The constraints: what is limited, the limit, and whether the candidate keeps it."""
+    rows = []
+    for limit in run.constraints:
+        what = quantity(run, limit.key)
+        bounds = [("≥", limit.min), ("≤", limit.max)]
+        text = " and ".join(f"{sign} {what.text(value)}" for sign, value in bounds if value is not None)
+        known = limit.key in candidate.values
+        keeps = known and limit.violation(*candidate.interval(limit.key)) == 0
+        rows.append((what.name, text, "kept" if keeps else "broken" if known else "not measured"))
+    return rows
+
+
+def latency_rows(record: Latency) -> list[tuple[str, str]]:
+    """A latency record in words, without its samples."""
+    low, high = record.interval_ms
+    milliseconds = Quantity("latency_ms", "latency", "ms")
+    settings = [(name.replace("_", " "), str(value)) for name, value in record.settings.items()]
+    return [
+        (
+            "median",
+            f"{milliseconds.text(record.median_ms)} (95 % interval {milliseconds.interval_text(low, high)})",
+        ),
+        ("90th and 99th percentile", _percentiles(record, milliseconds)),
+        ("runs", f"{len(record.samples_ms):,}"),
+        ("clock", record.clock),
+        ("device", record.device),
+        *settings,
+        ("input", "×".join(map(str, record.input_shape)) + " (C×H×W)"),
+        ("processor", record.processor),
+        ("load when it began", f"{record.load:.2f} (one-minute average)"),
+        ("involuntary switches", f"{record.involuntary_switches:,}"),
+        ("measured", words.moment(record.measured_at)),
+        *((f"{name} version", version) for name, version in record.versions.items()),
+    ]
+
+
+def _percentiles(record: Latency, what: Quantity) -> str:
+    return f"{what.text(record.percentile_ms(90))} and {what.text(record.percentile_ms(99))}"
+
+
+def export_rows(export: Export) -> list[tuple[str, str]]:
+    """An export in words."""
+    return [
+        ("folder", export.folder),
+        ("verified", "yes" if export.verified else "no: its forms differ"),
+        (
+            "largest difference",
+            f"{export.max_difference:.1e}, relative, between any two of its forms (measured)",
+        ),
+        ("agreement", f"{100 * export.agreement:.2f} % of the images (measured)"),
+        ("test accuracy", f"{export.test_accuracy:.2f} % (measured)"),
+        ("made", words.moment(export.created)),
+    ]
+
+
+def _column(what: Quantity, header: str) -> dict:
+    prefixed = what.unit not in words.PHYSICAL
+    return {
+        "field": what.key,
+        "headerName": header,
+        "headerTooltip": f"{what.label}, {what.source}",
+        **_numeric(),
+        "valueFormatter": {"function": f"shortNumber(params.value, {what.unit!r}, {str(prefixed).lower()})"},
+    }
+
+
+def _numeric() -> dict:
+    formatter = {"function": "shortNumber(params.value, '', false)"}
+    return {
+        "type": "rightAligned",
+        "cellClass": "number ag-right-aligned-cell",
+        "minWidth": 86,
+        "valueFormatter": formatter,
+    }

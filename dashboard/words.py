@@ -1,0 +1,158 @@
+"""How numbers, times and architectures are put into words: every number with its unit and where it is from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from nas.objectives import KEYS
+from nas.storage.records import Candidate, Latency, Run
+from search_spaces import Architecture, Choice
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a value of a candidate is: its name, unit and goal, and how it came about."""
+
+    key: str
+    name: str
+    unit: str
+    goal: Literal["minimize", "maximize"] | None = None  # None: neither is better
+    source: str = "measured"
+
+    @property
+    def label(self) -> str:
+        """The name with its unit, for headers and axes."""
+        return f"{self.name} ({self.unit})" if self.unit and self.unit != self.name else self.name
+
+    def text(self, value: float) -> str:
+        """A value with its unit."""
+        digits = number(value, self.unit)
+        unit = self.unit if self.unit != self.name else ""
+        glue = "" if not unit or (unit == "B" and digits[-1].isalpha()) else " "  # 12.3 kB, but 12.3 M MACs
+        return f"{digits}{glue}{unit}"
+
+    def interval_text(self, low: float, high: float) -> str:
+        return f"{number(low, self.unit)} to {self.text(high)}"
+
+
+COUNTED = ("macs", "parameters", "bytes")
+PHYSICAL = ("%", "ms", "s", "mJ", "J", "W")  # units that take no further prefix
+
+
+def quantity(run: Run, key: str) -> Quantity:
+    """What a key of the run's values stands for, an objective of the run or another value of its candidates."""
+    recorded = {one.key: one for one in run.objectives}
+    if key not in recorded and key in KEYS:
+        recorded[key] = KEYS[key].objective
+    if key not in recorded:
+        return Quantity(key, key.replace("_", " "), "")
+    one = recorded[key]
+    source = "counted" if one.name in COUNTED else "measured"
+    if one.name == "accuracy":  # the test images are read by exports alone
+        source = "measured on validation images"
+    spelled = one.unit if one.unit.lower() == one.name.lower() else one.name  # MACs, not macs
+    return Quantity(key, spelled, one.unit, one.goal, source)
+
+
+def quantities(run: Run, candidates: Iterable[Candidate]) -> list[Quantity]:
+    """Everything that can be an axis: the run's objectives first, then what else was recorded, by name."""
+    objectives = [one.key for one in run.objectives]
+    others = {key for one in candidates for key in one.values} - set(objectives)
+    return [quantity(run, key) for key in (*objectives, *sorted(others))]
+
+
+def sources(several: Iterable[Quantity]) -> str:
+    """Which of them were measured and which counted, as a sentence."""
+    by_source: dict[str, list[str]] = {}
+    for one in several:
+        by_source.setdefault(one.source, []).append(one.name)
+    return ". ".join(f"{source.capitalize()}: {', '.join(names)}" for source, names in by_source.items())
+
+
+# -- numbers -----------------------------------------------------------------------------------
+
+
+def number(value: float, unit: str = "") -> str:
+    """Two decimals for percent, else three digits, and counts with a prefix: 91.25, 1.23, 12.3 M."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    if unit == "%":
+        return f"{value:.2f}"
+    if value == int(value) and abs(value) < 10_000:
+        return f"{value:,.0f}"
+    prefix = ""
+    for step in ("k", "M", "G", "T") if unit not in PHYSICAL else ():
+        if abs(value) < 999.5:
+            break
+        value, prefix = value / 1000, f" {step}"
+    rounded = abs(float(f"{value:.3g}"))  # 0.9999 counts as 1.00
+    decimals = 2 - math.floor(math.log10(rounded)) if rounded else 0
+    return f"{value:,.{min(max(decimals, 0), 12)}f}{prefix}"
+
+
+def count(several: int, one: str, many: str | None = None) -> str:
+    """`1 candidate`, `2 candidates`."""
+    return f"{several:,} {one if several == 1 else many or one + 's'}"
+
+
+def moment(iso: str) -> str:
+    """2026-01-31T12:00:00+00:00 as 2026-01-31 12:00 UTC."""
+    return f"{iso[:16].replace('T', ' ')} UTC"
+
+
+def last_line(text: str) -> str:
+    """Where the message of an error is, with or without a traceback before it."""
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def device(latency: Latency) -> str:
+    """Where and how a latency was measured: onnxruntime-cpu, 1 thread, batch 1, float32."""
+    settings = dict(latency.settings)
+    words = [latency.device]
+    if "threads" in settings:
+        words.append(count(int(settings["threads"]), "thread"))
+    if "batch" in settings:
+        words.append(f"batch {settings['batch']}")
+    if "precision" in settings:
+        words.append(str(settings["precision"]))
+    return ", ".join(words)
+
+
+# -- architectures -----------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=50_000)
+def architecture_lines(architecture: str) -> tuple[str, ...]:
+    """An architecture's JSON as a line for the resolution and one per stage."""
+    fields = Architecture.from_json(architecture)
+    stages = [
+        f"{stage.width} channels: {' | '.join(' '.join(block_words(block)) for block in stage.blocks)}"
+        for stage in fields.stages
+    ]
+    return (f"{fields.resolution} px", *stages)
+
+
+def block_words(choice: Choice) -> list[str]:
+    """A block in words: operator, its settings, expansion, attention, precision; what does nothing is left out."""
+    words = [choice.operator.replace("_", " "), *setting_words(choice)]
+    if choice.expansion != 1:
+        words.append(f"×{choice.expansion:g}")
+    if choice.attention != "none":
+        words.append(choice.attention)
+    if choice.weight_bits < 32 or choice.activation_bits < 32:
+        words.append(f"{choice.weight_bits}/{choice.activation_bits} bit")
+    return words
+
+
+def setting_words(choice: Choice) -> list[str]:
+    settings = dict(choice.settings)
+    kernel, kernels, dilation = (settings.pop(name, None) for name in ("kernel_size", "kernels", "dilation"))
+    words = [f"{kernel}×{kernel}"] if kernel else []
+    words += [" + ".join(f"{size}×{size}" for size in kernels)] if kernels else []
+    words += [f"dilation {dilation}"] if dilation and dilation > 1 else []
+    return words + [f"{name.replace('_', ' ')} {json.dumps(value)}" for name, value in settings.items()]

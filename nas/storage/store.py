@@ -1,0 +1,371 @@
+"""The one place that speaks SQL: records in, records out."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, fields, replace
+from difflib import get_close_matches
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import OperationalError
+
+from nas.storage import schema
+from nas.storage.records import (
+    Candidate,
+    Constraint,
+    Export,
+    Latency,
+    Objective,
+    Run,
+    RunStatus,
+    TrainingPoint,
+    now,
+)
+from nas.storage.schema import candidates, exports, latencies, measurements, runs, training_values
+
+
+class Store:
+    """Everything that is known of the runs: written by the one process that drives a run, read by anyone.
+
+    Every write is one transaction that has reached the file when the method returns; a process that is
+    killed leaves what was acknowledged. One store may be used from several threads.
+    """
+
+    def __init__(self, url: str = "sqlite:///nas.db", create: bool = True):
+        """Open the store at `url`, making it if it is not there and `create` is true.
+
+        Raises:
+            FileNotFoundError: there is none, or no folder to make it in.
+            ValueError: it is no store, or one of another schema version.
+            OSError: it cannot be read or written.
+        """
+        self._engine = schema.connect(url, create)
+        self._writer = self._engine.execution_options(immediate=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is, its password hidden."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def add_run(self, run: Run) -> None:
+        own = {column.name: getattr(run, column.name) for column in runs.c if column.name != "id"}
+        with self._write() as connection:
+            if connection.scalar(select(runs.c.id).where(runs.c.name == run.name)):
+                raise ValueError(
+                    f"there is a run named '{run.name}' in the store {self.url}; choose another name"
+                )
+            run_id = connection.scalar(insert(runs).values(own).returning(runs.c.id))
+            for table, records in (
+                (schema.objectives, run.objectives),
+                (schema.constraints, run.constraints),
+            ):
+                rows = [{"run_id": run_id, "position": i, **asdict(one)} for i, one in enumerate(records)]
+                _insert(connection, table, rows)
+            _add_facts(connection, run_id, run.facts)
+
+    def update_run(
+        self,
+        name: str,
+        status: RunStatus | None = None,
+        message: str | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        """Change what is given. Facts are added to those known; one of the same name is replaced."""
+        given = {"status": status, "message": message}
+        with self._write_run(name) as (connection, run_id):
+            changed = {field: value for field, value in given.items() if value is not None}
+            if changed:
+                connection.execute(update(runs).where(runs.c.id == run_id).values(changed))
+            _add_facts(connection, run_id, facts or {})
+
+    def rename_run(self, old: str, new: str) -> None:
+        with self._write() as connection:
+            run_id = _run_id(connection, old)
+            if new != old and connection.scalar(select(runs.c.id).where(runs.c.name == new)):
+                raise ValueError(f"there is a run named '{new}' in the store {self.url}; choose another name")
+            connection.execute(update(runs).where(runs.c.id == run_id).values(name=new, updated=now()))
+
+    def runs(self) -> list[Run]:
+        """Every run, the newest first."""
+        with self._read() as connection:
+            rows = connection.execute(select(runs).order_by(runs.c.id.desc())).all()
+            return [_run(connection, row) for row in rows]
+
+    def run(self, name: str) -> Run:
+        """The run of that name; LookupError names those that are like it."""
+        with self._read() as connection:
+            run_id = _run_id(connection, name)
+            return _run(connection, connection.execute(select(runs).where(runs.c.id == run_id)).one())
+
+    # -- candidates ----------------------------------------------------------------------------
+
+    def add_candidate(self, run: str, candidate: Candidate) -> Candidate:
+        """Record a candidate; what comes back has its number. A run measures an architecture once."""
+        with self._write_run(run) as (connection, run_id):
+            mine = candidates.c.run_id == run_id
+            known = connection.scalar(
+                select(candidates.c.number).where(mine, candidates.c.key == candidate.key)
+            )
+            assert known is None, (
+                f"candidate {candidate.key} of run {run} is recorded already, as number {known}"
+            )
+            number = (
+                connection.scalar(select(func.coalesce(func.max(candidates.c.number), 0)).where(mine)) + 1
+            )
+            place = {"run_id": run_id, "number": number}
+            own = ("key", "architecture", "error", "seconds", "created")
+            _insert(connection, candidates, [place | {name: getattr(candidate, name) for name in own}])
+            _insert(connection, measurements, [place | row for row in _measurement_rows(candidate)])
+            if candidate.latency is not None:
+                _insert(connection, latencies, [place | {"record": candidate.latency.to_json()}])
+        return replace(candidate, number=number)
+
+    def candidates(self, run: str, after: int = 0, with_latency: bool = False) -> list[Candidate]:
+        """The candidates whose number is above `after`, in order; latency records only if asked for."""
+        with self._read() as connection:
+            run_id = _run_id(connection, run)
+            return _candidates(connection, run_id, candidates.c.number > after, with_latency)
+
+    def candidate(self, run: str, key_prefix: str) -> Candidate:
+        """The one candidate whose key begins so, with its latency record."""
+        with self._read() as connection:
+            run_id = _run_id(connection, run)
+            begins = candidates.c.key.startswith(key_prefix, autoescape=True)
+            found = _candidates(connection, run_id, begins, with_latency=True)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise LookupError(
+                f"run '{run}' has no candidate {key_prefix}; `nas report {run}` lists their keys"
+            )
+        keys = ", ".join(one.key for one in found[:4]) + (", …" if len(found) > 4 else "")
+        raise LookupError(
+            f"{len(found)} candidates of run '{run}' begin with '{key_prefix}': {keys}; give more of it"
+        )
+
+    def count_candidates(self, run: str) -> int:
+        with self._read() as connection:
+            run_id = _run_id(connection, run)
+            return connection.scalar(
+                select(func.count()).select_from(candidates).where(candidates.c.run_id == run_id)
+            )
+
+    # -- training ------------------------------------------------------------------------------
+
+    def add_training_points(self, run: str, points: Iterable[TrainingPoint]) -> None:
+        """Record what was seen of the training; a step that is there already is replaced."""
+        points = {point.step: point for point in points}.values()
+        with self._write_run(run) as (connection, run_id):
+            again = delete(training_values).where(
+                training_values.c.run_id == run_id, training_values.c.step == bindparam("again")
+            )
+            if points:
+                connection.execute(again, [{"again": point.step} for point in points])
+            rows = [
+                {"run_id": run_id, "step": point.step, "key": key, "value": _number(value)}
+                for point in points
+                for key, value in point.values.items()
+            ]
+            _insert(connection, training_values, rows)
+
+    def training_points(self, run: str, after: int = -1) -> list[TrainingPoint]:
+        """What was seen of the training after that step, in order."""
+        with self._read() as connection:
+            run_id = _run_id(connection, run)
+            rows = connection.execute(
+                select(training_values.c["step", "key", "value"])
+                .where(training_values.c.run_id == run_id, training_values.c.step > after)
+                .order_by(training_values.c.step)
+            )
+            steps: dict[int, dict[str, float]] = defaultdict(dict)
+            for step, key, value in rows:
+                steps[step][key] = _nan(value)
+        return [TrainingPoint(step, values) for step, values in steps.items()]
+
+    def forget_training_after(self, run: str, step: int) -> None:
+        """Drop what was recorded beyond a checkpoint, which training is about to do again."""
+        with self._write_run(run) as (connection, run_id):
+            mine = training_values.c.run_id == run_id
+            connection.execute(delete(training_values).where(mine, training_values.c.step > step))
+
+    # -- exports -------------------------------------------------------------------------------
+
+    def add_export(self, run: str, export: Export) -> None:
+        numbers = ("max_difference", "agreement", "test_accuracy")
+        with self._write_run(run) as (connection, run_id):
+            known = select(candidates.c.number).where(
+                candidates.c.run_id == run_id, candidates.c.key == export.candidate
+            )
+            if connection.scalar(known) is None:
+                raise LookupError(
+                    f"run '{run}' has no candidate {export.candidate}; `nas report {run}` lists their keys"
+                )
+            certain = {name: _number(getattr(export, name)) for name in numbers}
+            _insert(connection, exports, [{"run_id": run_id, **asdict(export), **certain}])
+
+    def exports(self, run: str) -> list[Export]:
+        """The run's exports, in the order in which they were made."""
+        names = [column.name for column in exports.c if column.name not in ("id", "run_id")]
+        with self._read() as connection:
+            run_id = _run_id(connection, run)
+            rows = connection.execute(
+                select(exports.c[tuple(names)]).where(exports.c.run_id == run_id).order_by(exports.c.id)
+            ).mappings()
+            return [
+                Export(**{name: _nan(value) if value is None else value for name, value in row.items()})
+                for row in rows
+            ]
+
+    # -- transactions --------------------------------------------------------------------------
+
+    def _read(self) -> AbstractContextManager[Connection]:
+        return _transaction(self._engine)
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        return _transaction(self._writer)
+
+    @contextmanager
+    def _write_run(self, name: str) -> Iterator[tuple[Connection, int]]:
+        """A transaction on a run, with its id; the run counts as updated."""
+        with self._write() as connection:
+            run_id = _run_id(connection, name)
+            # PostgreSQL lets two writers in; on SQLite the transaction began as the only one
+            connection.execute(select(runs.c.id).where(runs.c.id == run_id).with_for_update())
+            yield connection, run_id
+            connection.execute(update(runs).where(runs.c.id == run_id).values(updated=now()))
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except OperationalError as error:
+        raise OSError(f"the store {engine.url!r} does not answer: {schema.reason(error)}") from error
+
+
+def _insert(connection: Connection, table: Table, rows: Sequence[Mapping]) -> None:
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+# -- rows to records ---------------------------------------------------------------------------
+
+
+def _run_id(connection: Connection, name: str) -> int:
+    run_id = connection.scalar(select(runs.c.id).where(runs.c.name == name))
+    if run_id is not None:
+        return run_id
+    names = connection.scalars(select(runs.c.name).order_by(runs.c.id.desc())).all()
+    close = get_close_matches(name, names, n=3)
+    if not names:
+        has = "it has none; `nas run` makes one"
+    elif close:
+        has = f"did you mean {' or '.join(close)}?"
+    else:
+        has = f"it has {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    raise LookupError(f"no run named '{name}' in this store; {has}")
+
+
+def _run(connection: Connection, row: Row) -> Run:
+    def records(table: Table, kind: type) -> tuple:
+        columns = [table.c[field.name] for field in fields(kind)]
+        rows = connection.execute(select(*columns).where(table.c.run_id == row.id).order_by(table.c.position))
+        return tuple(kind(*values) for values in rows)
+
+    facts = connection.execute(
+        select(schema.facts.c["name", "value"])
+        .where(schema.facts.c.run_id == row.id)
+        .order_by(schema.facts.c.name)
+    )
+    own = {name: value for name, value in row._mapping.items() if name != "id"}
+    return Run(
+        **own,
+        objectives=records(schema.objectives, Objective),
+        constraints=records(schema.constraints, Constraint),
+        facts=dict(facts.all()),
+    )
+
+
+def _candidates(
+    connection: Connection, run_id: int, which: ColumnElement[bool], with_latency: bool
+) -> list[Candidate]:
+    mine = (candidates.c.run_id == run_id) & which
+
+    def of_candidates(table: Table, *columns: str) -> Iterable[Row]:
+        same = (table.c.run_id == candidates.c.run_id) & (table.c.number == candidates.c.number)
+        joined = table.join(candidates, same)
+        return connection.execute(select(table.c[("number", *columns)]).select_from(joined).where(mine))
+
+    own = ("number", "key", "architecture", "error", "seconds", "created")
+    # first of all: what is added in between is then whole or not there at all
+    rows = (
+        connection.execute(select(candidates.c[own]).where(mine).order_by(candidates.c.number))
+        .mappings()
+        .all()
+    )
+    values: dict[int, dict[str, float]] = defaultdict(dict)
+    intervals: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for number, key, value, low, high in of_candidates(measurements, "key", "value", "low", "high"):
+        values[number][key] = _nan(value)
+        if low is not None and high is not None:
+            intervals[number][key] = (low, high)
+    records = of_candidates(latencies, "record") if with_latency else ()
+    latency = {number: Latency.from_json(record) for number, record in records}
+    return [
+        Candidate(**row, values=values[n], intervals=intervals[n], latency=latency.get(n))
+        for row in rows
+        for n in [row["number"]]
+    ]
+
+
+# -- records to rows ---------------------------------------------------------------------------
+
+
+def _measurement_rows(candidate: Candidate) -> list[dict]:
+    rows = []
+    for key, value in candidate.values.items():
+        low, high = candidate.intervals.get(key, (None, None))
+        rows.append({"key": key, "value": _number(value), "low": _number(low), "high": _number(high)})
+    return rows
+
+
+def _add_facts(connection: Connection, run_id: int, facts: Mapping[str, str]) -> None:
+    table = schema.facts
+    connection.execute(delete(table).where(table.c.run_id == run_id, table.c.name.in_(list(facts))))
+    _insert(connection, table, [{"run_id": run_id, "name": k, "value": str(v)} for k, v in facts.items()])
+
+
+def _number(value: float | None) -> float | None:
+    """As the database keeps it: SQLite knows no NaN, so that is NULL everywhere."""
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
