@@ -154,6 +154,7 @@ def _ring(kind: type, knee: Candidate, x: Quantity, y: Quantity) -> go.Scatter |
         marker={"symbol": "circle-open", "color": FRONT, "size": 19, "line": {"width": 2}},
         name="knee",
         hoverinfo="skip",
+        **({"cliponaxis": False} if kind is go.Scatter else {}),  # at the axis its name would be cut
     )
 
 

@@ -10,7 +10,7 @@ from dashboard.words import Quantity, quantity
 from nas.storage.records import Candidate, Export, Latency, Run
 
 Rows = list[dict]
-LINK = {"cellRenderer": "PageLink", "pinned": "left", "cellClass": "key", "width": 128, "flex": 0}
+LINK = {"cellRenderer": "PageLink", "pinned": "left", "cellClass": "key", "width": 118, "flex": 0}
 
 
 def run_table(runs: Sequence[tuple[Run, Standing]]) -> tuple[list[dict], Rows]:
@@ -19,8 +19,8 @@ def run_table(runs: Sequence[tuple[Run, Standing]]) -> tuple[list[dict], Rows]:
     columns = [
         {"field": "name", "headerName": "run", **LINK, "width": 220},
         {"field": "status", "headerName": "status", "cellRenderer": "Status", "minWidth": 110},
-        {"field": "candidates", "headerName": "candidates", **_numeric(), "minWidth": 108},
-        {"field": "front", "headerName": "on the front", **_numeric()},
+        {"field": "candidates", **_numeric("candidates")},
+        {"field": "front", **_numeric("on the front")},
         *(_column(what, f"best {what.label}") for what in best.values()),
         {"field": "created", "headerName": "started (UTC)", "minWidth": 160},
         {"field": "updated", "headerName": "updated (UTC)", "minWidth": 160},
@@ -71,7 +71,7 @@ def failed_table(run: Run, standing: Standing) -> tuple[list[dict], Rows]:
     """Columns and rows of the candidates that failed, the latest first."""
     columns = [
         {"field": "key", "headerName": "candidate", **LINK},
-        {"field": "number", "headerName": "number", **_numeric(), "maxWidth": 100},
+        {"field": "number", **_numeric("number"), "maxWidth": 100},
         {"field": "error", "headerName": "why", "minWidth": 300, "tooltipField": "error"},
     ]
     rows = [
@@ -173,18 +173,18 @@ def _column(what: Quantity, header: str) -> dict:
     prefixed = what.unit not in words.PHYSICAL
     return {
         "field": what.key,
-        "headerName": header,
         "headerTooltip": f"{what.label}, {what.source}",
-        **_numeric(),
-        "valueFormatter": {"function": f"shortNumber(params.value, {what.unit!r}, {str(prefixed).lower()})"},
+        **_numeric(header, f"shortNumber(params.value, {what.unit!r}, {str(prefixed).lower()})"),
     }
 
 
-def _numeric() -> dict:
-    formatter = {"function": "shortNumber(params.value, '', false)"}
+def _numeric(header: str, formatter: str = "shortNumber(params.value, '', false)") -> dict:
+    """A column of numbers, wide enough for the longest word of its header."""
+    longest = max(len(word) for word in header.split())
     return {
+        "headerName": header,
         "type": "rightAligned",
         "cellClass": "number ag-right-aligned-cell",
-        "minWidth": 86,
-        "valueFormatter": formatter,
+        "minWidth": max(72, 28 + 8 * longest),
+        "valueFormatter": {"function": formatter},
     }

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 EXIT_CODES = """exit codes:
   0    done
@@ -42,17 +43,21 @@ def search(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Print the Pareto front of a run, or the runs of the store."""
-    from nas.report import front_as_json, print_front, print_runs, runs_as_json
+    """Print the Pareto front and the exports of a run, or the runs of the store."""
+    from nas import report as view
     from nas.storage.store import Store
 
     with Store(args.store, create=False) as store:
         if args.run is None:
             rows = [(one, store.count_candidates(one.name)) for one in store.runs()]
-            _print_json(runs_as_json(rows)) if args.json else print_runs(rows)
+            _print_json(view.runs_as_json(rows)) if args.json else view.print_runs(rows)
             return OK
-        found, candidates = store.run(args.run), store.candidates(args.run)
-    _print_json(front_as_json(found, candidates)) if args.json else print_front(found, candidates)
+        found, candidates, exports = store.run(args.run), store.candidates(args.run), store.exports(args.run)
+    if args.json:
+        _print_json(view.front_as_json(found, candidates) | {"exports": view.exports_as_json(exports)})
+    else:
+        view.print_front(found, candidates)
+        view.print_exports(exports)
     return OK
 
 
@@ -166,20 +171,15 @@ def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train
     from nas.pareto import front
     from nas.report import front_as_json, print_front
 
-    trainer = make_pool = None
-    if args.workers:
-        from workers.cluster import connect
-        from workers.pool import pool_on_workers
-        from workers.training import trainer_on_workers
-
-        cluster = connect(args.ray, args.workers, args.gpus_per_worker)
-        trainer, make_pool = trainer_on_workers(cluster), pool_on_workers(cluster)
-    if train and not train_run(opened, stop, trainer):
-        return _interrupted(args)
-    if search and not search_run(opened, stop, make_pool):
-        return _interrupted(args)
+    with _workers(args) as (trainer, make_pool):
+        if train and not train_run(opened, stop, trainer):
+            return _interrupted(args)
+        if search and not search_run(opened, stop, make_pool):
+            return _interrupted(args)
     if not search:
-        print(f"the supernet of {opened.run.name} is trained: {opened.supernet_file}")
+        trained = {"run": opened.run.name, "supernet": str(opened.supernet_file)}
+        said = f"the supernet of {opened.run.name} is trained: {opened.supernet_file}"
+        _print_json(trained) if args.json else print(said)
         return OK
     found, candidates = opened.store.run(opened.run.name), opened.store.candidates(opened.run.name)
     _print_json(front_as_json(found, candidates)) if args.json else print_front(found, candidates)
@@ -192,10 +192,25 @@ def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train
     return OK
 
 
+@contextmanager
+def _workers(args: argparse.Namespace) -> Iterator[tuple]:
+    """What trains and evaluates on Ray workers, if the arguments ask for them; else nothing: this process does."""
+    if args.workers is None:
+        if args.ray or args.gpus_per_worker:
+            raise ValueError("--ray and --gpus-per-worker say where workers are; give --workers N as well")
+        yield None, None
+        return
+    from workers.cluster import connect
+
+    with connect(args.ray, args.workers, args.gpus_per_worker) as cluster:
+        from workers.pool import pool_on_workers  # now: what imports Ray fixes its settings
+        from workers.training import trainer_on_workers
+
+        yield trainer_on_workers(cluster), pool_on_workers(cluster)
+
+
 def _interrupted(args: argparse.Namespace) -> int:
-    print(
-        f"stopped; everything is saved. `nas {args.command} {args.file}` goes on from here", file=sys.stderr
-    )
+    print("nas: stopped; everything is saved, and the same command goes on from here", file=sys.stderr)
     return INTERRUPTED
 
 
@@ -208,7 +223,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
+        print("nas: stopping after this step; once more to stop at once", file=sys.stderr, flush=True)
 
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, handler) for number in signals]
@@ -236,8 +251,15 @@ def _print_json(content: object) -> None:
 DEFAULT_STORE = "sqlite:///nas.db"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTAKE, f"nas: {message}; `{self.prog} --help` shows what is allowed\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="nas",
         description="Hardware-aware architecture search: from images to a verified Pareto set of networks.",
         epilog=EXIT_CODES,
@@ -315,13 +337,17 @@ def _experiment_arguments(command: argparse.ArgumentParser) -> None:
 
 def _worker_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="work on N Ray workers, not in this process"
+        "--workers", type=int, metavar="N", help="work on N Ray workers of one CPU each, not in this process"
     )
     command.add_argument(
-        "--gpus-per-worker", type=float, default=0, metavar="G", help="(default: %(default)s)"
+        "--gpus-per-worker",
+        type=float,
+        default=0,
+        metavar="G",
+        help="GPUs of each worker, or a share of one, like 0.5 (default: none)",
     )
     command.add_argument(
-        "--ray", metavar="ADDRESS", help="a Ray cluster to join; without it one is started here"
+        "--ray", metavar="HOST:PORT", help="a Ray cluster to join; without it one is started here"
     )
 
 
@@ -338,12 +364,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="nas: %(message)s", stream=sys.stderr)
     try:
-        return args.verb(args)
+        code = args.verb(args)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("nas: interrupted; the last checkpoint and all candidates are saved", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output is gone; nothing is left to say
+        # whoever read our output is gone: what is left of it has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
         code = _exit_code(error)

@@ -15,10 +15,12 @@ What the file leaves out has the default that the section declares. An unknown k
 from __future__ import annotations
 
 import json
+import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from supernets.recipe import Training
 
 _KEYS = ("name", "data", "space", "training", "search", "objectives", "constraints", "device")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_QUANTITY = re.compile(r"([0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?)\s*([kMG]?)")
 _SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -87,12 +90,17 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
         name=_name(content.get("name", "experiment")),
         data=section(Data, data, "data"),
         space=read_skeleton(content["space"]),
-        training=section(Training, content.get("training") or {}, "training"),
-        search=section(Search, content.get("search") or {}, "search"),
+        training=section(Training, _or_empty(content, "training"), "training"),
+        search=section(Search, _or_empty(content, "search"), "search"),
         objectives=objectives,
-        constraints=_constraints(content.get("constraints") or {}),
-        device=_device(content.get("device") or {}),
+        constraints=_constraints(_or_empty(content, "constraints")),
+        device=_device(_or_empty(content, "device")),
     )
+
+
+def _or_empty(content: Mapping[str, Any], key: str) -> Any:
+    """A section, empty if it is left out or nothing is written in it."""
+    return {} if content.get(key) is None else content[key]
 
 
 def from_json(text: str) -> Experiment:
@@ -151,16 +159,16 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     """The value, an integer made a float where a float is meant; an error if it is of another type."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     plain = tuple(typing.get_origin(one) or one for one in allowed)
-    if type(value) in plain or any(p is Mapping and isinstance(value, Mapping) for p in plain):
-        return value
-    if float in plain and type(value) is int:
-        return float(value)
+    if float in plain and int not in plain and type(value) is int:
+        value = float(value)
     if float in plain and isinstance(value, str):
-        try:
-            return float(value)  # YAML reads 5e-4 as a string
-        except ValueError:
-            pass
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+        with suppress(ValueError):
+            value = float(value)  # YAML reads 5e-4 as a string
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if finite and (type(value) in plain or (Mapping in plain and isinstance(value, Mapping))):
+        return value
+    number = "a number" if finite else "a finite number"
+    words = {int: "an integer", float: number, bool: "true or false", str: "text", types.NoneType: "null"}
     wanted = " or ".join(words.get(one, "a section") for one in plain)
     raise ValueError(f"{where} is {value!r}; it must be {wanted}")
 
@@ -172,9 +180,11 @@ def _name(name: Any) -> str:
 
 
 def _objectives(given: Any) -> tuple[Objective, ...]:
-    names = [given] if isinstance(given, str) else list(given)
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, Sequence):
+        raise ValueError(f"objectives is {given!r}; write a list such as [accuracy, latency]")
     for name in names:
-        if name not in OBJECTIVES:
+        if name not in list(OBJECTIVES):  # a list, since what people write need not be hashable
             raise unknown(f"objectives: {name!r}", name, OBJECTIVES)
         if names.count(name) > 1:
             raise ValueError(f"objectives lists {name} twice; list it once")
@@ -197,20 +207,27 @@ def _constraints(given: Any) -> tuple[Constraint, ...]:
         if not isinstance(limits, Mapping) or not limits:
             raise ValueError(f"constraints.{key} is {limits!r}; write {{max: ...}} or {{min: ...}}")
         check_keys(f"constraints.{key}", limits, ("min", "max"))
-        numbers = {side: _quantity(value, f"constraints.{key}.{side}") for side, value in limits.items()}
+        numbers = {side: amount(value, f"constraints.{key}.{side}") for side, value in limits.items()}
         if numbers.get("min", -1) > numbers.get("max", float("inf")):
             raise ValueError(f"constraints.{key}: min {numbers['min']:g} is above max {numbers['max']:g}")
-        if key == "accuracy" and 0 < max(numbers.values()) <= 1:
-            raise ValueError(
-                f"constraints.accuracy is {dict(limits)}; accuracy is in percent: write {100 * max(numbers.values()):g}"
-            )
+        if key == "accuracy":
+            _check_percent(limits, numbers.values())
         constraints.append(Constraint(key, **numbers))
     return tuple(constraints)
 
 
-def _quantity(value: Any, where: str) -> float:
+def _check_percent(limits: Mapping[str, Any], numbers: Collection[float]) -> None:
+    if min(numbers) <= 1:
+        raise ValueError(
+            f"constraints.accuracy is {dict(limits)}; accuracy is in percent: write {100 * min(numbers):g}"
+        )
+    if max(numbers) > 100:
+        raise ValueError(f"constraints.accuracy is {dict(limits)}; accuracy is in percent, at most 100")
+
+
+def amount(value: Any, where: str) -> float:
     """A number above 0, or text such as 300k or 2.5M."""
-    if isinstance(value, str) and (match := re.fullmatch(r"([0-9.]+(?:e-?[0-9]+)?)\s*([kMG]?)", value)):
+    if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)):
         value = float(match[1]) * _SUFFIXES[match[2]]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ValueError(f"{where} is {value!r}; it must be a number above 0, such as 2.5, 300k or 1M")
@@ -233,8 +250,13 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ValueError(f"-o {override}: write it as section.setting=value, such as search.budget=64")
     *sections, key = dotted.split(".")
     place = content
+    if sections[:1] == ["space"] and isinstance(content.get("space"), str):
+        raise ValueError(
+            f"-o {override}: space is {content['space']!r}, which changes as a whole; write the skeleton into "
+            "the experiment file to change a part of it"
+        )
     for name in sections:
-        inner = place.get(name, {})
+        inner = {} if place.get(name) is None else place[name]
         if isinstance(inner, str):
             inner = {"name": inner}  # data: digits
         if not isinstance(inner, Mapping):

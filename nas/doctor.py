@@ -64,7 +64,8 @@ def _store(url: str) -> Finding:
 
     try:
         with Store(url, create=False) as store:
-            return Finding("store", True, f"{url}: {len(store.runs())} runs")
+            count = len(store.runs())
+            return Finding("store", True, f"{url}: {count} run{'' if count == 1 else 's'}")
     except FileNotFoundError:
         return Finding("store", True, f"{url}: not there yet, `nas run` makes it")
     except (ValueError, OSError) as error:

@@ -51,6 +51,7 @@ class Bench:
         self, experiment: config.Experiment, splits: Splits, space: SearchSpace, supernet_file: Path
     ):
         self.space = space
+        self.fingerprint = splits.fingerprint
         self.measures = measures_of(experiment)
         self.device = latency_device(experiment.device)
         where = training_device(experiment.training)
@@ -111,6 +112,11 @@ def evaluate(
         reason = " ".join(str(error).split()) or "no message"
         candidate = replace(blank, error=f"{type(error).__name__}: {reason}")
     return replace(candidate, seconds=time.perf_counter() - begun)
+
+
+def evaluate_part(bench: Bench, architecture: Architecture, quiet: bool) -> Candidate:
+    """As `evaluate`, but only what must be measured on a quiet machine, or only the rest."""
+    return evaluate(bench, architecture, [measure for measure in bench.measures if measure.quiet == quiet])
 
 
 def evaluator(bench: Bench):

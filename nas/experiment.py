@@ -77,10 +77,11 @@ def open_run(
         Busy: another process has it open.
     """
     from nas.evaluation import space_of
+    from nas.profile import check_possible
 
     splits = load(experiment.data)
     space = space_of(experiment, splits)
-    _check_possible(experiment, space)
+    check_possible(experiment, space)
     folder = (runs / experiment.name).absolute()
     with _lock(runs, experiment.name):
         if fresh:
@@ -144,12 +145,13 @@ def train_here(opened: Opened, stop: Callable[[], bool]) -> bool:
     done, _ = progress(opened.supernet_file)
     with track("training", parts.steps, done) as shown:
         watcher = Watcher(
-            point=partial(_note, opened.store, opened.run.name, shown), warn=shown.say, stop=stop
+            point=partial(note_training, opened.store, opened.run.name, shown), warn=shown.say, stop=stop
         )
         return parts.train(opened.supernet_file, watcher)
 
 
-def _note(store: Store, run: str, shown, step: int, values: dict[str, float]) -> None:
+def note_training(store: Store, run: str, shown, step: int, values: dict[str, float]) -> None:
+    """Record what was seen of the training at a step, and show it."""
     store.add_training_points(run, [TrainingPoint(step, values)])
     shown.to(step, f"loss {values['loss']:.3f}, {values['images_per_second']:.0f} images/s")
 
@@ -279,22 +281,6 @@ def in_words(candidate: Candidate, experiment: config.Experiment) -> str:
 
 
 # -- opening -----------------------------------------------------------------------------------
-
-
-def _check_possible(experiment: config.Experiment, space: SearchSpace) -> None:
-    """Refuse what would fail after hours: a wrong searcher or sampler, constraints nothing can meet."""
-    from supernets.samplers import check_sampler
-    from supernets.training import training_device
-
-    training_device(experiment.training)
-    check_sampler(experiment.training.sampler)
-    make_searcher(experiment.search, space, len(experiment.objectives))
-    limits = [one for one in experiment.constraints if one.key in ("macs", "parameters", "bytes")]
-    if limits:
-        from nas.profile import check_constraints
-        from supernets.cost import CostTable
-
-        check_constraints(limits, CostTable(space))
 
 
 def _check_same(run: Run, experiment: config.Experiment, splits: Splits, space: SearchSpace) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 
 from nas import config
 from nas.data import load
+from nas.search import make_searcher
 from nas.storage.records import Constraint
+from search_spaces import SearchSpace
 from supernets.cost import COSTS, CostTable
 
 DRAWN = 10_000  # architectures that the medians and shares are taken from
@@ -46,6 +48,7 @@ def profile(experiment: config.Experiment) -> Profile:
 
     Raises:
         Infeasible: a constraint on MACs, parameters or bytes that no architecture keeps.
+        ValueError: the experiment names a searcher, a sampler or a GPU that is not there.
     """
     from nas.data.batches import Batches
     from nas.evaluation import space_of
@@ -53,9 +56,9 @@ def profile(experiment: config.Experiment) -> Profile:
 
     splits = load(experiment.data)
     space = space_of(experiment, splits)
+    check_possible(experiment, space)
     table = CostTable(space)
     limits = [one for one in experiment.constraints if one.key in COSTS]
-    check_constraints(limits, table)
     random = Random(0)
     drawn = table.of([space.sample(random) for _ in range(min(DRAWN, 10 * space.size))])
     extremes = table.of([table.smallest, table.largest])
@@ -80,6 +83,18 @@ def profile(experiment: config.Experiment) -> Profile:
         shares={limit.key: float(_kept(limit, drawn[:, COSTS.index(limit.key)]).mean()) for limit in limits},
         measured_later=tuple(one.key for one in experiment.constraints if one.key not in COSTS),
     )
+
+
+def check_possible(experiment: config.Experiment, space: SearchSpace) -> None:
+    """Refuse what would fail after hours: a wrong searcher or sampler, constraints that nothing can meet."""
+    from supernets.samplers import check_sampler
+    from supernets.training import training_device
+
+    training_device(experiment.training)
+    check_sampler(experiment.training.sampler)
+    make_searcher(experiment.search, space, len(experiment.objectives))
+    if limits := [one for one in experiment.constraints if one.key in COSTS]:
+        check_constraints(limits, CostTable(space))
 
 
 def check_constraints(limits: Sequence[Constraint], table: CostTable) -> None:

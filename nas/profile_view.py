@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 def quantity(value: float) -> str:
     """A count as a person says it.
 
-    >>> quantity(950), quantity(12_345), quantity(2_500_000)
-    ('950', '12.3 k', '2.50 M')
+    >>> quantity(950), quantity(9_500), quantity(12_345), quantity(999_990), quantity(2_500_000), quantity(3e14)
+    ('950', '9,500', '12.3 k', '1.00 M', '2.50 M', '3.00e+14')
     """
-    for size, suffix in ((1e12, ""), (1e9, " G"), (1e6, " M"), (1e4, " k")):
-        if abs(value) >= size:
-            unit = {" G": 1e9, " M": 1e6, " k": 1e3}.get(suffix)
-            return f"{value / unit:.3g}{suffix}" if unit else f"{value:.3g}"
+    if abs(value) >= 0.9995e12:  # what rounds to 1000 G is more
+        return f"{value:.2e}"
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(0.9995 * unit, 1e4):
+            return f"{value / unit:#.3g}".rstrip(".") + f" {suffix}"
     return f"{value:,.0f}"
 
 

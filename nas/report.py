@@ -12,17 +12,18 @@ from rich.table import Table
 
 from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
 from nas.profile_view import quantity
-from nas.storage.records import Candidate, Constraint, Objective, Run
+from nas.storage.records import Candidate, Constraint, Export, Objective, Run
 from search_spaces import Architecture
 
 
 def console() -> Console:
-    """Where results go: stdout, wide enough for a table when nobody looks."""
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    """Where results go: stdout, wide enough for a table when nobody looks; brackets are brackets."""
+    width = None if sys.stdout.isatty() else 160
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
-    """The Pareto front with units, best first objective first, and what to do next."""
+    """The Pareto front with units, in ascending order of the last objective."""
     out = console()
     best = front(candidates, run.objectives, run.constraints)
     out.print(summary(run, candidates, best))
@@ -42,6 +43,16 @@ def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
         table.add_row(name, *cells, outline(one), style="bold" if one is knee else None)
     out.print(table)
     out.print("* knee point: the best compromise" + _note_on_latency(best))
+    for one in [one for one in candidates if one.error is not None][-1:]:
+        out.print(f"last failure: {one.key}: {one.error}")
+
+
+def print_exports(exports: Sequence[Export]) -> None:
+    """Where the exports of a run are, one line each."""
+    for one in exports:
+        console().print(
+            f"exported {one.candidate}: {one.folder}, test accuracy {one.test_accuracy:.2f} %", soft_wrap=True
+        )
 
 
 def print_runs(rows: Sequence[tuple[Run, int]]) -> None:
@@ -78,7 +89,8 @@ def summary(run: Run, candidates: Sequence[Candidate], best: Sequence[Candidate]
     parts += [f"{failed} failed"] if failed else []
     limits = [limit_in_words(limit) for limit in run.constraints]
     parts += [f"constraints: {', '.join(limits)}"] if limits else []
-    return f"{run.name}: {run.status}; " + ", ".join(parts)
+    status = f"{run.status} ({run.message})" if run.message else run.status
+    return f"{run.name}: {status}; " + ", ".join(parts)
 
 
 def why_empty(run: Run, candidates: Sequence[Candidate]) -> str:
@@ -114,6 +126,11 @@ def front_as_json(run: Run, candidates: Sequence[Candidate]) -> dict[str, Any]:
     }
 
 
+def exports_as_json(exports: Sequence[Export]) -> list[dict[str, Any]]:
+    """The exports without their cards, which lie in their folders."""
+    return [{key: value for key, value in asdict(one).items() if key != "card"} for one in exports]
+
+
 def candidate_as_json(candidate: Candidate) -> dict[str, Any]:
     import json
 
@@ -142,7 +159,7 @@ def cell(candidate: Candidate, key: str) -> str:
         return "-"
     if key in candidate.intervals:
         low, high = candidate.intervals[key]
-        return f"{value:.3f} [{low:.3f}-{high:.3f}]".replace("[", "\\[")
+        return f"{value:.3f} [{low:.3f}-{high:.3f}]"
     return f"{value:.2f}" if key == "accuracy" else quantity(value)
 
 

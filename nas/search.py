@@ -30,6 +30,8 @@ class Search:
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ValueError(f"search.budget is {self.budget}; it must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"search.seed is {self.seed}; it must be 0 or more")
 
 
 class Searcher(Protocol):
@@ -76,8 +78,10 @@ def make_searcher(settings: Search, space: SearchSpace, objectives: int) -> Sear
     from nas.searchers import SEARCHERS
 
     named = {"name": settings.searcher} if isinstance(settings.searcher, str) else dict(settings.searcher)
-    name = named.pop("name", None)
-    if name not in SEARCHERS:
+    if "name" not in named:
+        raise ValueError("search.searcher has no name; write for example {name: nsga2, population: 24}")
+    name = named.pop("name")
+    if name not in list(SEARCHERS):  # a list, since what people write need not be hashable
         raise unknown(f"search.searcher {name!r}", name, SEARCHERS)
     allowed = [key for key in inspect.signature(SEARCHERS[name]).parameters if key not in _GIVEN]
     check_keys("search.searcher", named, allowed)

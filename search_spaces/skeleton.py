@@ -17,6 +17,7 @@ image height that the network works at, by default the data's own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -178,9 +179,10 @@ def _narrow(where: str, given: Any, allowed: Sequence[Value]) -> tuple[Value, ..
     of_lists = bool(allowed) and isinstance(allowed[0], tuple)
     is_one = not isinstance(given, list) or (of_lists and bool(given) and not isinstance(given[0], list))
     values = _distinct(where, [_value(value) for value in ([given] if is_one else given)])
+    names = [_plain(value) for value in allowed]  # by name, since true equals 1 and 3.0 equals 3
     for value in values:
-        if value not in allowed:
-            raise unknown(f"{where} {_plain(value)}", _plain(value), map(_plain, allowed))
+        if _plain(value) not in names:
+            raise unknown(f"{where} {_plain(value)}", _plain(value), names)
     return values
 
 
@@ -209,7 +211,7 @@ def _activation(where: str, given: Any) -> str:
 
 def _numbers(where: str, given: Any) -> tuple[float, ...]:
     for value in _listed(given):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ValueError(f"{where} is {value!r}; it must be a number above 0, or a list of them")
     values = [int(value) if value == int(value) else value for value in _listed(given)]
     return _distinct(where, sorted(values))
@@ -271,7 +273,7 @@ def _value(value: Any) -> Value:
 
 
 def _plain(value: Value) -> str:
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+    return f"[{', '.join(map(repr, value))}]" if isinstance(value, tuple) else repr(value)
 
 
 def _folder():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
     seen: set[object] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise ValueError(f"line {key_node.start_mark.line + 1}: the key {key!r} is not a name")
         if key in seen:
             raise ValueError(
                 f"line {key_node.start_mark.line + 1}: the key {key!r} is written twice; keep one"

@@ -17,7 +17,11 @@ from torch import Tensor
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and facts, which must be JSON, in place of what was there."""
+    """Write tensors and facts, which must be JSON, in place of what was there.
+
+    Raises:
+        OSError: it could not be written; what was there is untouched.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -26,6 +30,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(
+            f"cannot write the checkpoint {path} ({error}); the one before is kept: make room there, then go on "
+            "with the same command"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

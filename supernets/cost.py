@@ -72,7 +72,7 @@ class CostTable:
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Costs of encoded architectures: (n, decisions) to (n, 3) in the order of COSTS."""
-        vectors = np.asarray(vectors).reshape(-1, len(self.space.decisions))
+        vectors = np.asarray(vectors).reshape(len(vectors), len(self.space.decisions))
         choices = self.space.choice_indices(vectors)
         resolution, widths = self.space.level_indices(vectors)
         total = self._stem[resolution] + self._tail[resolution, widths[:, -1]]

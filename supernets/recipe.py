@@ -50,5 +50,5 @@ class Training:
         """The learning rate of a step: linear warm-up, then half a cosine down to 0."""
         rising = self.warmup * steps
         if step < rising:
-            return self.learning_rate * (step + 1) / rising
+            return self.learning_rate * min(1.0, (step + 1) / rising)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))

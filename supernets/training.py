@@ -114,7 +114,7 @@ def train(
             watcher.point(loop.step, values | dict(sampler.observables()))
             since, begun = loop.step, time.perf_counter()
         stopped = _any_rank(watcher.stop()) if look or ranks == 1 else False
-        if checkpoint_due or stopped:
+        if checkpoint_due or (stopped and loop.finite()):
             loop.save()
             watcher.saved(loop.step)
         if stopped:
@@ -158,10 +158,12 @@ class _Loop:
         # None, not zero: what was not trained must get no momentum and no decay
         self.optimizer.zero_grad(set_to_none=True)
         plan = self.sampler.plan(self.step, self.random("plan"))
-        self.losses.append(self.backward(plan, images, labels))
+        loss = self.backward(plan, images, labels)
         if self.ranks > 1:
             average_gradients(list(self.named.values()))
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.clip)
+        # a gradient that is not a number ruins the weights before any loss shows it
+        self.losses.append(torch.where(norm.isfinite(), loss, math.nan))
         self.optimizer.step()
         self.step += 1
 
@@ -193,6 +195,10 @@ class _Loop:
         loss = torch.stack(self.losses).mean().item()
         self.losses = []
         return float(mean_over_ranks(np.array([loss]))[0])
+
+    def finite(self) -> bool:
+        """Whether every loss since the last look is a number."""
+        return all(math.isfinite(loss) for loss in self.losses)
 
     def healthy(self, loss: float) -> bool:
         """A number, and not back at chance after having been well below."""

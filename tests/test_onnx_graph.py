@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas.export.onnx_graph import FUNCTIONS, LAYERS, UnknownModule, onnx_of, to_onnx
+from nas.export.onnx_graph import onnx_of, to_onnx
+from nas.export.onnx_layers import FUNCTIONS, LAYERS, UnknownModule
 from search_spaces import read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.operators import SETTINGS

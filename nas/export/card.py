@@ -28,9 +28,10 @@ read once, for this table.
 
 ## Use
 
-Input `images`: float32, {shape}, NCHW. Uint8 images: {normal["scale"]}; then subtract the mean
-{_list(normal["mean"])} and divide by the standard deviation {_list(normal["std"])}, per channel. Resize:
-{normal["resize"]}. Output `logits`, one column per class: {", ".join(card["classes"])}.
+Input `images`: float32, ({", ".join(map(str, shape))}), N images of channels, height, width.
+{_prepared(normal)}
+
+Output `logits`: one column per class: {", ".join(card["classes"])}.
 
 ```python
 import torch
@@ -69,6 +70,16 @@ def _latency(card: dict[str, Any]) -> str:
     return (
         f"| latency, measured | {value:.3f} ms (median; 95 % interval {low:.3f} to {high:.3f}; {how}, "
         f"{record['clock']} clock, {record['processor']}{disturbed}) |\n"
+    )
+
+
+def _prepared(normal: dict[str, Any]) -> str:
+    """What is done to an image before the network sees it."""
+    scale = "Divide pixels of 0 to 255 by 255, then subtract" if normal["scale"] != "none" else "Subtract"
+    resize = "" if normal["resize"] == "none" else f" Then resize: {normal['resize']}."
+    return (
+        f"{scale} the mean {_list(normal['mean'])} and divide by the standard deviation "
+        f"{_list(normal['std'])}, per channel.{resize}"
     )
 
 

@@ -11,7 +11,7 @@ README.md             the card for a person, with code to load the model
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nas.evaluation import Bench, accuracy_of
 from nas.experiment import SUPERNET
 from nas.export.card import readme
 from nas.export.onnx_graph import onnx_of
-from nas.export.verify import compare, verify
+from nas.export.verify import compare, sealed, sha256, verify
 from nas.storage.records import Candidate, Export, Run, now
 from nas.storage.store import Store
 from search_spaces import Architecture, SearchSpace
@@ -55,7 +55,9 @@ def export(
             f"{folder} is there already; `nas verify {folder}` checks it, --output writes elsewhere"
         )
     space = SearchSpace.from_json(run.space)
-    bench = Bench(experiment, splits, space, Path(run.folder) / SUPERNET)
+    # nothing is timed, and what the run was trained and timed on may not be here
+    here = replace(experiment, device={}, training=replace(experiment.training, device="auto"))
+    bench = Bench(here, splits, space, Path(run.folder) / SUPERNET)
     architecture = Architecture.from_json(candidate.architecture)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -110,11 +112,12 @@ def _write(
     accuracy["test"] = _test_accuracy(subnet, test, splits, shape)
 
     state = {name: tensor.contiguous() for name, tensor in subnet.state_dict().items()}
-    save_file(state, folder / "model.safetensors", {"format": "pt"})
-    save_file(proof, folder / "proof.safetensors")
+    # as bytes: safetensors' own files would be for their owner alone
+    (folder / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
+    (folder / "proof.safetensors").write_bytes(save(proof))
     stored = {"space": json.loads(bench.space.to_json()), "architecture": json.loads(architecture.to_json())}
     _write_json(folder / "architecture.json", stored)
-    _save_program(subnet, shape, folder / "model.pt2")
+    (folder / "model.pt2").write_bytes(_program(subnet, shape))
     (folder / "model.onnx").write_bytes(onnx_of(subnet, shape))
 
     card = {
@@ -124,9 +127,7 @@ def _write(
         "input": {"name": "images", "shape": ["N", *shape], "dtype": "float32", "layout": "NCHW"},
         "output": {"name": "logits", "shape": ["N", len(splits.classes)]},
         "normalisation": {
-            "scale": "uint8 images are divided by 255 first"
-            if splits.train.images.dtype.kind == "u"
-            else "none",
+            "scale": "divide by 255" if splits.train.images.dtype.kind == "u" else "none",
             "mean": list(splits.mean),
             "std": list(splits.std),
             "resize": f"bilinear, antialiased, from {list(splits.shape[1:])} to {list(shape[1:])}"
@@ -145,14 +146,10 @@ def _write(
         "exported": now(),
     }
     card["verification"] = compare(folder, proof)
-    card["sha256"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    _write_json(folder / "card.json", card)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
+    card["sha256"] = {path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
+    (folder / "card.json").write_bytes(sealed(card))
     return card
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @torch.no_grad()
@@ -189,11 +186,13 @@ def _test_accuracy(subnet: nn.Module, test, splits, shape: tuple[int, int, int])
     return accuracy_of(subnet, images, torch.from_numpy(test.labels))
 
 
-def _save_program(subnet: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
+def _program(subnet: nn.Module, shape: tuple[int, int, int]) -> bytes:
     """torch.export with a free batch size; two images, since one would be taken for a constant."""
     images = torch.zeros(2, *shape)
     program = torch.export.export(subnet, (images,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
-    torch.export.save(program, path)
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    return content.getvalue()
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nas.config import amount
 from nas.pareto import front, knee_candidate
 from nas.profile import Infeasible
 from nas.storage.records import Candidate, Constraint, Run
@@ -14,11 +15,14 @@ def pick(store, run: Run, key: str | None, best: str | None, limits: Sequence[st
     """The candidate of a key, the best in an objective, or the knee point; with its latency record.
 
     Args:
-        limits: `latency_ms=2.0`: only candidates below it count.
+        limits: `latency_ms=2.0`: only candidates that are not above it count.
 
     Raises:
         Infeasible: no candidate is left.
+        ValueError, LookupError: there is no such candidate or objective.
     """
+    if key is not None and limits:
+        raise ValueError("--candidate names one candidate, so --max can choose none; leave one of them out")
     if key is not None:
         candidate = store.candidate(run.name, key)
         if candidate.error:
@@ -29,7 +33,10 @@ def pick(store, run: Run, key: str | None, best: str | None, limits: Sequence[st
     constraints = (*run.constraints, *(_limit(text, run) for text in limits))
     candidates = front(store.candidates(run.name), run.objectives, constraints)
     if not candidates:
-        raise Infeasible(f"no candidate of {run.name} keeps its constraints{' and --max' if limits else ''}")
+        limited = f" and --max {', '.join(limits)}" if limits else ""
+        raise Infeasible(
+            f"no candidate of {run.name} keeps its constraints{limited}; `nas report {run.name}` shows what there is"
+        )
     chosen = knee_candidate(candidates, run.objectives)
     if best is not None:
         objectives = {one.name: one for one in run.objectives} | {one.key: one for one in run.objectives}
@@ -41,11 +48,10 @@ def pick(store, run: Run, key: str | None, best: str | None, limits: Sequence[st
 
 
 def _limit(text: str, run: Run) -> Constraint:
-    key, _, value = text.partition("=")
+    key, equals, value = text.partition("=")
     known = [*(one.key for one in run.objectives), "macs", "parameters", "bytes"]
     if key not in known:
         raise unknown(f"--max {key!r}", key, dict.fromkeys(known))
-    try:
-        return Constraint(key, max=float(value))
-    except ValueError:
-        raise ValueError(f"--max {text}: write it as {key}=2.0") from None
+    if not equals:
+        raise ValueError(f"--max {text}: write it with a limit, such as {key}=2.5 or {key}=300k")
+    return Constraint(key, max=amount(value, f"--max {key}"))

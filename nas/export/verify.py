@@ -1,20 +1,30 @@
 """The proof that an export is the network that was searched.
 
 On the same real images: the supernet's slice against the exported module, and the module against its
-other forms, rebuilt from the folder's own files. What every file must be to the byte stands in the card.
+other forms, rebuilt from the folder's own files. What every file must be to the byte stands in the card,
+and what the card must be in its own last line.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit
-FILES = ("model.safetensors", "architecture.json", "model.pt2", "model.onnx", "proof.safetensors")
+FILES = (
+    "model.safetensors",
+    "architecture.json",
+    "model.pt2",
+    "model.onnx",
+    "proof.safetensors",
+    "README.md",
+)
+_SEAL = b',\n "seal": "%s"\n}\n'
 
 
 class VerificationFailed(RuntimeError):
@@ -28,18 +38,18 @@ def verify(folder: Path) -> dict[str, Any]:
         The verification, as it stands in the card.
 
     Raises:
-        FileNotFoundError: it is no export, or a file is missing.
-        VerificationFailed: a file changed, or a form differs by more than the tolerance.
+        FileNotFoundError: it is no export.
+        VerificationFailed: a file is missing or changed, or a form differs by more than the tolerance.
     """
-    card = _card(folder)
+    expected = _card(folder).get("sha256", {})
     for name in FILES:
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} lacks {name}; export the candidate again")
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if found != card["sha256"].get(name):
+            raise VerificationFailed(f"{folder} lacks {name}; export the candidate again")
+        found = sha256((folder / name).read_bytes())
+        if found != expected.get(name):
             raise VerificationFailed(
                 f"{folder / name} is not the file that was exported: SHA-256 {found[:12]}…, the card says "
-                f"{str(card['sha256'].get(name))[:12]}…; export the candidate again"
+                f"{str(expected.get(name))[:12]}…; export the candidate again"
             )
     from safetensors.torch import load_file
 
@@ -80,14 +90,27 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
     return float(np.abs(expected - found).max() / np.abs(expected).max())
 
 
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sealed(card: Mapping[str, Any]) -> bytes:
+    """A card as JSON; its last entry is the SHA-256 of all that stands before it."""
+    text = json.dumps(card, indent=1).removesuffix("\n}").encode()
+    return text + _SEAL % sha256(text).encode()
+
+
 def _card(folder: Path) -> dict[str, Any]:
     path = folder / "card.json"
     if not path.is_file():
+        if any((folder / name).is_file() for name in FILES):
+            raise VerificationFailed(f"{folder} lacks card.json; export the candidate again")
         raise FileNotFoundError(f"{folder} is no export: it has no card.json; `nas export` makes one")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise VerificationFailed(f"{path} is damaged; export the candidate again") from None
+    content = path.read_bytes()
+    text = content[: -len(_SEAL % bytes(64))]
+    if content != text + _SEAL % sha256(text).encode():
+        raise VerificationFailed(f"{path} is not the file that was exported; export the candidate again")
+    return json.loads(content)
 
 
 def _rebuilt(folder: Path, images) -> np.ndarray:

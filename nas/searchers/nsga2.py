@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from pymoo.algorithms.moo.nsga2 import NSGA2 as Algorithm
@@ -81,10 +82,17 @@ class NSGA2:
 
 class _Samples(Sampling):
     def _do(self, problem, n_samples, *args, **kwargs):
-        """(n, 1) architectures, different ones as far as the space has them."""
+        """(n, 1) architectures, different ones as far as the space has them.
+
+        The first two are the smallest and the largest: random ones hardly ever reach the ends of a front.
+        """
+        space = problem.space
+        ends = (
+            space.decode([1] * len(space.decisions)),
+            space.decode([len(decision.options) for decision in space.decisions]),
+        )
         drawn: dict[str, Architecture] = {}
-        for _ in range(100 * n_samples):
-            one = problem.space.sample(problem.random)
+        for one in chain(ends, (space.sample(problem.random) for _ in range(100 * n_samples))):
             drawn.setdefault(one.key, one)
             if len(drawn) == n_samples:
                 break

@@ -25,7 +25,7 @@ def check_sampler(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     settings = {"name": given} if isinstance(given, str) else dict(given)
     name = settings.pop("name", None)
-    if name not in SAMPLERS:
+    if name not in list(SAMPLERS):  # a list, since what people write need not be hashable
         raise unknown(f"training.sampler {name!r}", name, SAMPLERS)
     own = [key for key in signature(SAMPLERS[name]).parameters if key not in ("space", "costs", "steps")]
     check_keys("training.sampler", settings, own)

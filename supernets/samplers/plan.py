@@ -32,6 +32,16 @@ class Probe:
     mean_over_ranks: Callable[[np.ndarray], np.ndarray]
 
 
+def check_setting(name: str, value: object, low: float, high: float, whole: bool = False) -> None:
+    """Raise ValueError unless a sampler's setting is a number, or a whole one, between two limits."""
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        what = "a whole number" if whole else "a number"
+        raise ValueError(
+            f"training.sampler.{name} is {value!r}; it must be {what} between {low:g} and {high:g}"
+        )
+
+
 class Sampler(Protocol):
     """Made as `Sampler(space, costs, steps, **settings)` with `costs` a `supernets.cost.CostTable`.
 

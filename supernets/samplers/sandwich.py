@@ -13,7 +13,7 @@ from typing import Any
 
 from search_spaces import SearchSpace
 from supernets.cost import CostTable
-from supernets.samplers.plan import Plan, Probe
+from supernets.samplers.plan import Plan, Probe, check_setting
 
 
 class Sandwich:
@@ -23,8 +23,7 @@ class Sandwich:
     """
 
     def __init__(self, space: SearchSpace, costs: CostTable, steps: int, randoms: int = 2):
-        if randoms < 0:
-            raise ValueError(f"training.sampler.randoms is {randoms}; it must be 0 or more")
+        check_setting("randoms", randoms, 0, 1000, whole=True)
         self.space = space
         self.randoms = randoms
         self.largest, self.smallest = costs.largest, costs.smallest

@@ -26,7 +26,7 @@ import numpy as np
 from search_spaces import Architecture, SearchSpace
 from supernets.cost import CostTable
 from supernets.samplers.cost_bins import cost_bins
-from supernets.samplers.plan import Plan, Probe
+from supernets.samplers.plan import Plan, Probe, check_setting
 
 
 class Shift:
@@ -48,12 +48,16 @@ class Shift:
         bins: int = 8,
         warmup: float = 0.4,
         every: int = 100,
-        rate: float = 0.03,
+        rate: float = 0.06,
         floor: float = 0.2,
         clamp: float = 2.0,
     ):
-        _check(bins=(bins, 1, 1000), warmup=(warmup, 0, 1), every=(every, 1, 10**9))
-        _check(rate=(rate, 0, 10), floor=(floor, 0, 1), clamp=(clamp, 0, 100))
+        check_setting("bins", bins, 1, 1000, whole=True)
+        check_setting("warmup", warmup, 0, 1)
+        check_setting("every", every, 1, 10**9, whole=True)
+        check_setting("rate", rate, 0, 10)
+        check_setting("floor", floor, 0, 1)
+        check_setting("clamp", clamp, 0, 100)
         self.warmup, self.every, self.rate, self.floor, self.clamp = warmup * steps, every, rate, floor, clamp
         self.bins = cost_bins(space, costs, bins)
         self.logits = np.zeros(len(self.bins))
@@ -92,6 +96,8 @@ class Shift:
             change: (K,) change of each bin's validation loss since the last update, negative where it fell.
             visits: (K,) how many steps each bin was trained since.
         """
+        if not np.isfinite(change).all():
+            return  # the training diverged and will be rolled back, the sampler with it
         share = visits / max(visits.sum(), 1) * len(visits)  # 1 where trained as much as on average
         change = change / np.maximum(share, 0.25)
         weights = np.exp(self.logits - self.logits.max())
@@ -123,9 +129,3 @@ class Shift:
         self.logits, self.moments = np.array(state["logits"]), np.array(state["moments"])
         self.updates, self.visits = state["updates"], np.array(state["visits"])
         self.pending = [(Architecture.from_json(one), number, loss) for one, number, loss in state["pending"]]
-
-
-def _check(**settings: tuple[float, float, float]) -> None:
-    for name, (value, low, high) in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"training.sampler.{name} is {value!r}; it must be between {low:g} and {high:g}")

@@ -1,0 +1,1 @@
+"""One module per page: `layout` draws it from the store, `register` keeps it live."""

@@ -1,0 +1,88 @@
+"""The training of a run's supernet, live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash.development.base_component import Component
+
+from dashboard import figures
+from dashboard.pages import parts
+from dashboard.reader import Reader
+from nas.storage.records import Run, TrainingPoint
+
+BINS = "cost bins"
+NOTES = {
+    "loss": "cross-entropy, mean since the point before",
+    "images_per_second": "all processes together",
+    BINS: "how the shift sampler shares its draws; dotted: equal shares",
+}
+
+
+def layout(reader: Reader, name: str) -> Component:
+    run = reader.store.run(name)
+    points = reader.store.training_points(name)
+    return parts.page(
+        parts.run_header(run, "training"),
+        html.Div(_panels(points), id="training-panels", className="stack"),
+        dcc.Store(id="training-run", data=name),
+        dcc.Store(id="training-seen", data=_signs(run, points)),
+        parts.tick("training-tick"),
+    )
+
+
+def register(app: Dash, reader: Reader) -> None:
+    @app.callback(
+        Output("training-panels", "children"),
+        Output({"curve": ALL}, "figure"),
+        Output("run-status", "children", allow_duplicate=True),
+        Output("training-seen", "data"),
+        Input("training-tick", "n_intervals"),
+        State("training-run", "data"),
+        State("training-seen", "data"),
+        prevent_initial_call=True,
+    )
+    def refresh(_, name, seen):
+        shown = [output["id"]["curve"] for output in ctx.outputs_list[1]]
+        same = [no_update] * len(shown)
+        run = reader.store.run(name)
+        # `updated` is in whole seconds: a point of the same second is found by its step
+        unchanged = _signs(run, [])[:2] == seen[:2]
+        if unchanged and not reader.store.training_points(name, after=seen[2]):
+            return no_update, same, no_update, no_update
+        points = reader.store.training_points(name)
+        news = parts.status(run), _signs(run, points)
+        if sorted(shown) != sorted(drawn(points)):
+            return _panels(points), same, *news
+        return no_update, [figure(points, key) for key in shown], *news
+
+
+def drawn(points: Sequence[TrainingPoint]) -> list[str]:
+    """What there is to draw, in the order of the page."""
+    if not points:
+        return []
+    loss, *others = figures.curve_keys(points)
+    bins = [BINS] if any("probability/0" in point.values for point in points) else []
+    return [loss, *bins, *others]
+
+
+def figure(points: Sequence[TrainingPoint], key: str) -> go.Figure:
+    return figures.bins(points) if key == BINS else figures.curve(points, key)
+
+
+def _signs(run: Run, points: Sequence[TrainingPoint]) -> list:
+    return [run.status, run.updated, points[-1].step if points else -1]
+
+
+def _panels(points: Sequence[TrainingPoint]) -> list[Component]:
+    if not points:
+        return [parts.section("Training", html.P("Nothing has been recorded of the training yet."))]
+    wide, narrow = [], []
+    for key in drawn(points):
+        large = key in ("loss", BINS)
+        graph = parts.graph(figure(points, key), 320 if large else 240, id={"curve": key})
+        title = key.replace("_", " ").capitalize()
+        (wide if large else narrow).append(parts.section(title, graph, note=NOTES.get(key, "")))
+    return [*wide, html.Div(narrow, className="halves")]

@@ -1,0 +1,249 @@
+"""Whatever mixes space keeps one promise: (N, C, H, W) in, ceil(H/s) x ceil(W/s) out, at any width; what it exports
+computes what it computes, wherever it runs; and a narrow choice reads nothing but its own slice.
+
+Every operator and attention in its folder is tested here the moment its file exists, with each of its choices.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.export.onnx_graph import to_onnx
+from search_spaces import SearchSpace, unroll
+from supernets.attention import ATTENTIONS
+from supernets.cost import CostTable, count
+from supernets.operators import OPERATORS, SETTINGS
+from supernets.supernet import Supernet
+
+WIDEST, NARROWEST = 22, 1  # 22: no other size of a weight is likely to be the same
+SIZES = {"even": (12, 16), "odd": (13, 9)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator with one of its choices, or an attention, which has none."""
+
+    name: str
+    setting: tuple[tuple[str, object], ...] = ()
+    stride: int = 1
+
+    def __str__(self) -> str:
+        settings = ",".join(f"{name}={value}" for name, value in self.setting).replace(" ", "")
+        return f"{self.name}({settings})" + (f"/{self.stride}" if self.stride > 1 else "")
+
+    @property
+    def is_attention(self) -> bool:
+        return self.name in ATTENTIONS
+
+    def made(self, channels: int = WIDEST, seed: int = 0) -> nn.Module:
+        """The whole operator, as the supernet holds it, with no weight left at 0 or 1."""
+        torch.manual_seed(seed)
+        if self.is_attention:
+            module = ATTENTIONS[self.name](channels)
+        else:
+            module = OPERATORS[self.name](channels, self.stride, **SETTINGS[self.name])
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        return module.eval()
+
+    def export(self, module: nn.Module, channels: int) -> nn.Module:
+        return module.export(channels, **dict(self.setting)).eval()
+
+    def run(self, module: nn.Module, images: Tensor) -> Tensor:
+        return module(images, **dict(self.setting))
+
+
+def choices(name: str) -> list[tuple]:
+    values = ([(setting, value) for value in offered] for setting, offered in SETTINGS[name].items())
+    return list(itertools.product(*values))
+
+
+ATTENTION_CASES = [Case(name) for name in ATTENTIONS]
+CASES = [
+    Case(name, setting, stride) for name in OPERATORS for setting in choices(name) for stride in (1, 2)
+] + ATTENTION_CASES
+LAST = [Case(name, choices(name)[-1], stride) for name in OPERATORS for stride in (1, 2)] + ATTENTION_CASES
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_width = pytest.mark.parametrize("channels", [WIDEST, 9, NARROWEST])
+each_size = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+
+
+def images(channels: int, size: tuple[int, int] = (12, 16), count: int = 2, seed: int = 1) -> Tensor:
+    return torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_file_of_the_folders_is_registered():
+    for registry, package in [(OPERATORS, "supernets.operators"), (ATTENTIONS, "supernets.attention")]:
+        folder = Path(sys.modules[package].__file__).parent
+        files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+        assert files == set(registry)
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *ATTENTIONS])
+def test_every_file_says_what_it_is(name):
+    module = sys.modules[(OPERATORS | ATTENTIONS)[name].__module__]
+
+    assert module.__doc__ and module.__doc__.strip()
+
+
+@each_case
+@each_size
+@each_width
+def test_the_stride_divides_the_size_and_rounds_up(case, size, channels):
+    output = case.run(case.made(), images(channels, size))
+
+    assert output.shape == (2, channels, *(-(-side // case.stride) for side in size))
+
+
+@each_case
+@each_size
+@each_width
+def test_what_is_exported_computes_the_same(case, size, channels):
+    module, x = case.made(), images(channels, size)
+
+    exported = case.export(module, channels)
+
+    torch.testing.assert_close(exported(x), case.run(module, x), rtol=1e-5, atol=1e-5)
+
+
+@each_case
+@each_width
+def test_what_is_exported_has_weights_of_its_own(case, channels):
+    module, x = case.made(), images(channels)
+    exported, before = case.export(module, channels), case.run(module, x)
+
+    with torch.no_grad():
+        for parameter in exported.parameters():
+            parameter.fill_(7)
+
+    assert torch.equal(case.run(module, x), before)
+
+
+@each_case
+def test_every_weight_of_a_choice_learns(case):
+    module, x = case.made(), images(WIDEST, count=8)
+    exported = case.export(module, WIDEST)
+
+    for output in (case.run(module, x), exported(x)):
+        output.requires_grad_().square().sum().backward()  # a pooling has no weights that would require it
+
+    for parameter in exported.parameters():
+        assert parameter.grad is not None and parameter.grad.count_nonzero() > 0
+    learning = [one for one in module.parameters() if one.grad is not None and one.grad.count_nonzero()]
+    assert bool(learning) == any(True for _ in exported.parameters())
+
+
+@each_case
+@each_width
+def test_what_a_choice_never_learns_it_never_reads(case, channels):
+    module, x = case.made(), images(channels, count=8)
+    learned = [torch.zeros_like(parameter, dtype=torch.bool) for parameter in module.parameters()]
+    for seed in range(8):  # one draw of weights may leave a unit dead that others use
+        drawn = case.made(seed=seed)
+        case.run(drawn, images(channels, count=8, seed=seed)).requires_grad_().square().sum().backward()
+        for mask, parameter in zip(learned, drawn.parameters(), strict=True):
+            mask |= False if parameter.grad is None else parameter.grad != 0
+    before = case.run(module, x)
+
+    with torch.no_grad():
+        for mask, parameter in zip(learned, module.parameters(), strict=True):
+            parameter[~mask] = 1e6
+
+    torch.testing.assert_close(case.run(module, x), before)
+
+
+@each_case
+def test_a_narrow_choice_reads_only_the_low_channels(case):
+    module, x = case.made(), images(9)
+    before = case.run(module, x)
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            for dimension, size in enumerate(parameter.shape):
+                if size == WIDEST:
+                    parameter.narrow(dimension, 9, WIDEST - 9).fill_(float("nan"))
+
+    assert torch.equal(case.run(module, x), before)
+
+
+@each_case
+def test_nothing_leaks_from_one_image_to_another(case):
+    module, x = case.made(), images(9, count=3)
+
+    alone = torch.cat([case.run(module, one) for one in x.split(1)])
+
+    torch.testing.assert_close(case.run(module, x), alone, rtol=1e-5, atol=1e-5)
+
+
+# -- in an architecture, and elsewhere ---------------------------------------------------------
+
+
+def space_of(name: str) -> SearchSpace:
+    """A space of one operator with all its choices, or of one attention."""
+    skeleton = {
+        "resolution": [9, 12],
+        "stem": {"width": 6},
+        "stages": [{"width": [6, 10], "depth": [1, 2]}, {"width": [8, 11], "stride": 2}],
+        "operators": [name if name in OPERATORS else "identity"],
+        "expansion": [0.5, 2],
+        "attention": name if name in ATTENTIONS else "none",
+    }
+    return unroll(skeleton, SETTINGS, list(ATTENTIONS), (3, 12, 12), 5)
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *ATTENTIONS])
+def test_its_cost_is_tabled_as_it_is_counted(name):
+    space = space_of(name)
+    supernet, random = Supernet(space), Random(0)
+    architectures = [space.sample(random) for _ in range(12)]
+
+    counted = [count(supernet.export(one), space.input_shape(one.resolution)) for one in architectures]
+
+    np.testing.assert_array_equal(CostTable(space).of(architectures), counted)
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *ATTENTIONS])
+def test_a_network_of_it_computes_the_same_sliced_and_exported(name):
+    space = space_of(name)
+    supernet, random = Supernet(space).eval(), Random(0)
+
+    for architecture in [space.sample(random) for _ in range(12)]:
+        x = images(3, space.input_shape(architecture.resolution)[1:])
+        torch.testing.assert_close(
+            supernet.export(architecture)(x), supernet(x, architecture), rtol=1e-5, atol=1e-5
+        )
+
+
+@each_case
+@pytest.mark.parametrize("channels", [WIDEST, NARROWEST])
+def test_onnx_runtime_computes_the_same_from_the_direct_graph(case, channels):
+    exported, x = case.export(case.made(), channels), images(channels, SIZES["odd"], count=3)
+
+    model = to_onnx(exported, x.shape[1:])  # raises, rather than fall back, where a layer is not known
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    [output] = session.run(["logits"], {"images": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), exported(x).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", LAST, ids=str)
+def test_torch_export_computes_the_same_for_any_batch(case):
+    exported, x = case.export(case.made(), 9), images(9, SIZES["odd"], count=3)
+
+    program = torch.export.export(exported, (x,), dynamic_shapes=({0: torch.export.Dim("N")},))
+
+    for batch in (x, x[:2]):
+        torch.testing.assert_close(program.module()(batch), exported(batch))

@@ -1,0 +1,273 @@
+"""Evaluation on workers: Ray actors that are shells around plain functions.
+
+What the work raises is its outcome. A worker that dies is nobody's outcome: its work is done again by
+another. A worker that cannot start ends the search.
+
+Latency is measured by one worker of each host, and only while no other of ours does anything: architectures
+go in rounds, first everything else is measured of a round, by all, then its latency.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from nas.pool import Pool
+from nas.storage.records import Candidate
+from search_spaces import Architecture
+from workers.cluster import PATIENCE, Cluster, WorkersFailed, node_name, reason_of, sendable
+
+log = logging.getLogger(__name__)
+
+ROUND = 4  # architectures per worker between two recordings: what a killed search has to do again, at most
+MOST_DEATHS = 3
+
+Work = Callable[[Any, Architecture], Candidate]  # the first argument is what `prepare` made
+
+
+def pool_on_workers(cluster: Cluster) -> Callable[..., Pool]:
+    """What `nas.experiment.search_run` makes its pool with."""
+
+    def make_pool(opened) -> Pool:
+        from nas.evaluation import evaluate_part, measures_of
+
+        prepare = partial(
+            prepare_bench, sendable(opened.experiment), str(opened.supernet_file), opened.splits.fingerprint
+        )
+        quiet = any(measure.quiet for measure in measures_of(opened.experiment))
+        works = [partial(evaluate_part, quiet=False)] + quiet * [partial(evaluate_part, quiet=True)]
+        return WorkerPool(cluster, prepare, *works)
+
+    return make_pool
+
+
+def prepare_bench(experiment: str, supernet_file: str, fingerprint: str):
+    """On a worker: the bench, on the very images of the driver."""
+    from nas.evaluation import prepare
+
+    bench = prepare(experiment, supernet_file)
+    if bench.fingerprint != fingerprint:
+        raise ValueError("the images there are not those of this run; put the same files at the same path")
+    return bench
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs."""
+
+    host: str
+    process: int
+    processor: str  # what a latency depends on
+
+
+class Shell:
+    """The actor: prepares once, then works."""
+
+    def __init__(self):
+        import torch
+
+        torch.set_num_threads(1)  # it has one CPU, whatever the environment says
+        self.bench = None
+
+    def place(self) -> Place:
+        from nas.hardware.timing import processor_name
+
+        processor = processor_name()
+        if ray.get_gpu_ids():
+            import torch
+
+            processor += f", {torch.cuda.get_device_name()}"
+        return Place(node_name(), os.getpid(), processor)
+
+    def prepare(self, prepare: Callable[[], Any]) -> None:
+        self.bench = prepare()
+
+    def work(self, work: Work, architecture: Architecture) -> Candidate:
+        return work(self.bench, architecture)
+
+
+@dataclass
+class Worker:
+    """A shell that is ready, and where it runs."""
+
+    shell: ray.actor.ActorHandle
+    place: Place
+
+
+class WorkerPool:
+    """See nas.pool.Pool. At most one item per worker is in flight; candidates come in the order of asking.
+
+    Args:
+        prepare: makes what an evaluation needs, once on each worker. An importable function over text and
+            paths, never over a network.
+        loud: measures what does not mind company.
+        quiet: measures the rest, on a host where nothing else of ours runs; not asked for what failed before.
+
+    Raises:
+        WorkersFailed: a worker cannot start; the message says where and why.
+    """
+
+    def __init__(self, cluster: Cluster, prepare: Callable[[], Any], loud: Work, quiet: Work | None = None):
+        self.cluster, self.prepare, self.loud, self.quiet = cluster, prepare, loud, quiet
+        self.workers: list[Worker] = []
+        self.deaths: Counter[str] = Counter()  # by key of the architecture
+        try:
+            self._start(cluster.workers)
+        except BaseException:
+            self.close()
+            raise
+        if quiet is not None:
+            _say_where_latency_is_measured(self.workers)
+
+    def map(self, architectures: Iterable[Architecture]) -> Iterator[Candidate]:
+        from nas.evaluation import merge
+
+        waiting = list(architectures)
+        while waiting:
+            size = ROUND * len(self.workers)
+            together, waiting = waiting[:size], waiting[size:]
+            found = {one.key: one for one in self._each(together, self.loud, self._all)}
+            if self.quiet is not None:
+                measurable = [one for one in together if found[one.key].error is None]
+                for candidate in self._each(measurable, self.quiet, self._meters):
+                    found[candidate.key] = merge(found[candidate.key], candidate)
+            yield from (found[one.key] for one in together)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            ray.kill(worker.shell)
+        self.workers = []
+
+    # -- who works -----------------------------------------------------------------------------
+
+    def _all(self) -> Sequence[Worker]:
+        return self.workers
+
+    def _meters(self) -> Sequence[Worker]:
+        """One worker of each host with the processor that most have: other latencies do not compare."""
+        processor = commonest(worker.place.processor for worker in self.workers)
+        hosts = {
+            worker.place.host: worker
+            for worker in reversed(self.workers)
+            if worker.place.processor == processor
+        }
+        return list(hosts.values())
+
+    def _start(self, count: int) -> None:
+        """Add so many workers, all at once; those that die meanwhile are replaced.
+
+        Raises:
+            WorkersFailed: there is no room for any, one cannot prepare, or they keep dying.
+        """
+        for _ in range(MOST_DEATHS):
+            hired = self._hire(count)
+            born = [_ready(*one) for one in hired]
+            self.workers += [worker for worker in born if worker is not None]
+            count = born.count(None)
+            if not count:
+                return
+        raise WorkersFailed(
+            f"workers died {MOST_DEATHS} times while they loaded the supernet and the images; they may need more "
+            "memory than there is"
+        )
+
+    def _hire(self, count: int) -> list[tuple[ray.actor.ActorHandle, ray.ObjectRef, ray.ObjectRef]]:
+        """Shells that found room, each with its place and the end of its preparation to wait for."""
+        make = ray.remote(Shell).options(
+            num_cpus=1,
+            num_gpus=self.cluster.gpus_per_worker,
+            runtime_env={"env_vars": self.cluster.environment},
+        )
+        shells = [make.remote() for _ in range(count)]
+        asked = [(shell, shell.place.remote(), shell.prepare.remote(self.prepare)) for shell in shells]
+        placed, missing = ray.wait([place for _, place, _ in asked], num_returns=count, timeout=PATIENCE)
+        for shell, place, _ in asked:
+            if place in missing:
+                ray.kill(shell)
+        if missing:
+            said = f"{len(missing)} of {count} workers found no room in {PATIENCE} s"
+            if not placed and not self.workers:
+                raise WorkersFailed(f"{said}: others use the cluster, or its nodes are gone; try again later")
+            log.warning("%s; going on with %d", said, len(placed) + len(self.workers))
+        return [one for one in asked if one[1] in placed]
+
+    # -- the work ------------------------------------------------------------------------------
+
+    def _each(
+        self, architectures: Sequence[Architecture], work: Work, members: Callable[[], Sequence[Worker]]
+    ) -> Iterator[Candidate]:
+        """The outcomes, as they come; `members` says who works, which changes when one dies."""
+        waiting = deque(architectures)
+        running: dict[ray.ObjectRef, tuple[Worker, Architecture]] = {}
+        while waiting or running:
+            busy = [worker for worker, _ in running.values()]
+            for worker in members():
+                if waiting and worker not in busy:
+                    architecture = waiting.popleft()
+                    running[worker.shell.work.remote(work, architecture)] = worker, architecture
+            [done], _ = ray.wait(list(running))
+            worker, architecture = running.pop(done)
+            try:
+                yield ray.get(done)
+            except RayTaskError:
+                raise  # works return what goes wrong with an architecture, so this is our mistake
+            except RayError as error:
+                log.info("the worker on %s died: %s", worker.place.host, error)
+                self._replace(worker)
+                if (candidate := self._given_up(architecture)) is None:
+                    waiting.appendleft(architecture)
+                else:
+                    yield candidate
+
+    def _replace(self, dead: Worker) -> None:
+        self.workers.remove(dead)
+        ray.kill(dead.shell)  # if it is only out of reach, it must not come back and measure
+        self._start(1)
+
+    def _given_up(self, architecture: Architecture) -> Candidate | None:
+        """A candidate with an error for an architecture that kills whoever evaluates it; None for others."""
+        self.deaths[architecture.key] += 1
+        if self.deaths[architecture.key] < MOST_DEATHS:
+            return None
+        why = f"WorkerDied: {MOST_DEATHS} workers died while they evaluated it; it may need more memory than they have"
+        return Candidate(architecture.key, architecture.to_json(), error=why)
+
+
+def _ready(shell: ray.actor.ActorHandle, place: ray.ObjectRef, prepared: ray.ObjectRef) -> Worker | None:
+    """The worker once it is prepared; None if it died.
+
+    Raises:
+        WorkersFailed: what it prepares with raises; the message says where and why.
+    """
+    where = "a worker"
+    try:
+        worker = Worker(shell, ray.get(place))
+        where = f"the worker on {worker.place.host}"
+        ray.get(prepared)
+    except RayTaskError as error:
+        raise WorkersFailed(f"{where} cannot start: {reason_of(error)}") from error
+    except RayError as error:
+        log.info("%s died while it started: %s", where, error)
+        return None
+    return worker
+
+
+def commonest(names: Iterable[str]) -> str:
+    """The name that occurs most; of several, the first in the alphabet."""
+    return max(sorted(Counter(names).items()), key=lambda pair: pair[1])[0]
+
+
+def _say_where_latency_is_measured(workers: Sequence[Worker]) -> None:
+    processors = {worker.place.processor for worker in workers}
+    if len(processors) > 1:
+        chosen = commonest(worker.place.processor for worker in workers)
+        others = ", ".join(sorted(processors - {chosen}))
+        log.warning("latency is measured on hosts with %s only, not on those with %s", chosen, others)

@@ -1,0 +1,289 @@
+"""Training on workers: Ray Train starts the ranks and replaces them when one dies; the loop is the same.
+
+Every rank builds the same parts from text and paths, and rank 0 keeps the checkpoint where a training in
+one process keeps it. What the ranks see goes to the driver through a mailbox, since the driver alone
+writes to the store; what the driver wants, to stop, goes back the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from nas import config
+from nas.data import load
+from nas.evaluation import space_of
+from nas.experiment import Opened, note_training, training_parts
+from nas.progress import track
+from supernets.training import Diverged, Watcher, progress
+from workers.cluster import Cluster, WorkersFailed, node_name, reason_of, sendable
+
+log = logging.getLogger(__name__)
+
+MOST_FAILURES = 3  # of the group of ranks, each followed by a start from the last checkpoint
+MOST_STARTS = 2  # more tries to find room for all ranks, a minute each
+EVERY = 0.5  # seconds between two questions of rank 0 whether to stop
+POLL = 0.2  # seconds between two looks of the driver into the mailbox
+TIMEOUT = 1800  # seconds after which a rank that waits for another gives up
+
+FINAL = (Diverged, ValueError)  # trying again would end the same way
+
+
+class Mailbox:
+    """The actor between the ranks and the driver."""
+
+    def __init__(self):
+        self.letters: list[tuple] = []
+        self.stopping = False
+        self.failed: tuple[str, str] | None = None
+
+    def post(self, *letter) -> None:
+        self.letters.append(letter)
+
+    def take(self) -> list[tuple]:
+        """The letters since the last time, in order."""
+        letters, self.letters = self.letters, []
+        return letters
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    def fail(self, kind: str, message: str) -> None:
+        """The first reason counts: others follow from it."""
+        self.failed = self.failed or (kind, message)
+
+    def failure(self) -> tuple[str, str] | None:
+        return self.failed
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a rank is told: text, paths and whom to write to."""
+
+    experiment: str  # JSON
+    fingerprint: str  # of the images
+    supernet_file: str
+    witness: str  # a file that whoever shares the driver's disk sees
+    mailbox: ray.actor.ActorHandle
+
+
+# -- the driver --------------------------------------------------------------------------------
+
+
+def trainer_on_workers(cluster: Cluster) -> Callable[[Opened, Callable[[], bool]], bool]:
+    """What `nas.experiment.train_run` trains with: as `train_here`, on as many ranks as there are workers."""
+
+    def train(opened: Opened, stop: Callable[[], bool]) -> bool:
+        _check_gpus(opened.experiment, cluster)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        with _witness(opened.supernet_file.parent) as witness, tempfile.TemporaryDirectory() as scratch:
+            job = Job(
+                sendable(opened.experiment),
+                opened.splits.fingerprint,
+                str(opened.supernet_file),
+                str(witness),
+                mailbox,
+            )
+            fit = _Fit(_torch_trainer(cluster, job, scratch))
+            try:
+                _follow(fit, mailbox, opened, stop)
+            except BaseException:
+                mailbox.stop.remote()
+                raise
+        if failure := ray.get(mailbox.failure.remote()):
+            raise _raised(*failure)
+        return fit.outcome()
+
+    return train
+
+
+def _torch_trainer(cluster: Cluster, job: Job, scratch: str) -> TorchTrainer:
+    gpus = cluster.gpus_per_worker
+    resources = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
+    return TorchTrainer(
+        train_rank,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers, use_gpu=gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="training",
+            storage_path=scratch,  # stays empty: the loop keeps its own checkpoint
+            failure_config=FailureConfig(max_failures=MOST_FAILURES, controller_failure_limit=MOST_STARTS),
+            worker_runtime_env={"env_vars": cluster.environment},
+        ),
+        # NCCL refuses two ranks on one GPU, gloo does not
+        torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=TIMEOUT),
+    )
+
+
+class _Fit:
+    """A trainer that fits in a thread of its own; so Ray Train leaves our signal handlers alone."""
+
+    def __init__(self, trainer: TorchTrainer):
+        self.trainer = trainer
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.thread = Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self.trainer.fit()
+        except BaseException as error:  # raised again by `outcome`, where someone listens
+            self.error = error
+
+    def outcome(self) -> bool:
+        """What rank 0 returned.
+
+        Raises:
+            WorkersFailed: the ranks died, or raised what trying again does not mend.
+        """
+        if self.error is None:
+            return self.result.return_value
+        failures: Mapping[int, BaseException] = getattr(self.error, "worker_failures", {})
+        died = [rank for rank, one in failures.items() if isinstance(one, ray.exceptions.RayActorError)]
+        rank = next(iter(died or failures), None)
+        which = "" if rank is None else f" of rank {rank}"
+        reason = reason_of(self.error if rank is None else failures[rank])
+        raise WorkersFailed(
+            f"training on workers failed {MOST_FAILURES + 1} times, the last time because{which}: {reason}; the last "
+            "checkpoint is kept, and the same command goes on from it"
+        ) from self.error
+
+
+def _follow(fit: _Fit, mailbox: ray.actor.ActorHandle, opened: Opened, stop: Callable[[], bool]) -> None:
+    """Record and show what the ranks report, and ask them to stop when we are, until they are done."""
+    store, name, shown = opened.store, opened.run.name, None
+    with ExitStack() as stack:
+        running = True
+        while running:
+            fit.thread.join(POLL)
+            running = fit.thread.is_alive()
+            if stop():
+                mailbox.stop.remote()
+            for kind, *content in ray.get(mailbox.take.remote()):
+                if kind == "begun":
+                    done, steps = content
+                    store.forget_training_after(name, done)
+                    if shown is not None:
+                        shown.say(f"a training worker died; all go on from step {done}, the last checkpoint")
+                    shown = shown or stack.enter_context(track("training", steps, done))
+                elif kind == "point":
+                    note_training(store, name, shown, *content)
+                else:
+                    shown.say(*content)
+
+
+@contextmanager
+def _witness(folder: Path) -> Iterator[Path]:
+    """A file whose name nobody has seen before, so that no node has an old answer to whether it exists."""
+    with tempfile.NamedTemporaryFile(prefix=".shared-", dir=folder) as file:
+        yield Path(file.name)
+
+
+def _check_gpus(experiment: config.Experiment, cluster: Cluster) -> None:
+    if experiment.training.device == "cuda" and not cluster.gpus_per_worker:
+        raise ValueError("training.device is cuda, but the workers have no GPU; give --gpus-per-worker 1")
+
+
+def _raised(kind: str, message: str) -> BaseException:
+    """An error of FINAL as it was raised on a rank."""
+    return next(one for one in FINAL if one.__name__ == kind)(message)
+
+
+# -- a rank ------------------------------------------------------------------------------------
+
+
+def train_rank(told: dict[str, Job]) -> bool | None:
+    """The work of one rank; whether it came to the end. None if the driver knows why it did not."""
+    job = told["job"]
+    if ray.get(job.mailbox.failure.remote()) is not None:
+        return None  # Ray Train started all ranks again, but it would end as before
+    context = get_context()
+    try:
+        return _train(job, context.get_world_rank(), context.get_world_size())
+    except FINAL as error:
+        kind = next(one.__name__ for one in FINAL if isinstance(error, one))
+        ray.get(job.mailbox.fail.remote(kind, str(error)))
+        raise
+
+
+def _train(job: Job, rank: int, ranks: int) -> bool:
+    torch.set_num_threads(1)  # a rank has one CPU, whatever the environment says
+    path = Path(job.supernet_file)
+    if not Path(job.witness).exists():
+        raise ValueError(
+            f"the training worker on {node_name()} does not see the folder {path.parent} of this run; it must be on "
+            "a disk that all nodes share: give such a folder with --runs"
+        )
+    experiment = config.from_json(job.experiment)
+    splits = _load(experiment, job.fingerprint)
+    parts = training_parts(experiment, splits, space_of(experiment, splits), rank, ranks)
+    done = _same_on_all_ranks(progress(path)[0], ranks)
+    if rank > 0:
+        return parts.train(path, Watcher(warn=log.info))
+    job.mailbox.post.remote("begun", done, parts.steps)
+    watcher = Watcher(
+        point=lambda step, values: job.mailbox.post.remote("point", step, dict(values)),
+        warn=lambda text: job.mailbox.post.remote("warning", text),
+        stop=_now_and_then(lambda: ray.get(job.mailbox.is_stopping.remote())),
+    )
+    return parts.train(path, watcher)
+
+
+def _load(experiment: config.Experiment, fingerprint: str):
+    try:
+        splits = load(experiment.data)
+    except (ValueError, LookupError, OSError) as error:
+        raise ValueError(f"on {node_name()}: {error}") from error
+    if splits.fingerprint != fingerprint:
+        raise ValueError(f"the images on {node_name()} are not those of this run; put the same files there")
+    return splits
+
+
+def _same_on_all_ranks(step: int, ranks: int) -> int:
+    """The step of the checkpoint that all ranks see.
+
+    Raises:
+        RuntimeError: a shared disk shows some of them an older one. Ray Train tries again, later.
+    """
+    steps: list[int] = [0] * ranks
+    dist.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise RuntimeError(
+            f"the ranks see checkpoints of different steps, {steps}; the shared disk lags behind"
+        )
+    return step
+
+
+def _now_and_then(question: Callable[[], bool]) -> Callable[[], bool]:
+    """The question, put at most every so many seconds and taken as answered by no in between."""
+    last = time.monotonic()
+
+    def ask() -> bool:
+        nonlocal last
+        if time.monotonic() - last < EVERY:
+            return False
+        last = time.monotonic()
+        return question()
+
+    return ask
