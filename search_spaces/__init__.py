@@ -1,17 +1,9 @@
 """What may vary in a network: search spaces as plain data. Needs nothing but the standard library, YAML and numpy."""
 
+from search_spaces.parts import Architecture, Block, Choice, Option, Stage, StageChoice, Stem
 from search_spaces.skeleton import presets, read_skeleton, unroll
-from search_spaces.space import (
-    Architecture,
-    Block,
-    Choice,
-    Decision,
-    Option,
-    SearchSpace,
-    Stage,
-    StageChoice,
-    Stem,
-)
+from search_spaces.space import SearchSpace
+from search_spaces.vectors import Decision
 
 __all__ = [
     "Architecture",

@@ -23,7 +23,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from search_spaces.space import Block, Option, SearchSpace, Stage, Stem, Value
+from search_spaces.parts import Block, Option, Stage, Stem, Value
+from search_spaces.space import SearchSpace
 from search_spaces.strict import check_keys, parse_yaml, read_yaml, unknown
 
 ACTIVATIONS = ("relu", "hardswish", "silu")

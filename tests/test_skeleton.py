@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from search_spaces import SearchSpace, presets, read_skeleton, unroll
-from search_spaces.space import Block, Option
+from search_spaces.parts import Block, Option
 from search_spaces.strict import parse_yaml
 from supernets.attention import ATTENTIONS
 from supernets.operators import OPERATORS, SETTINGS
