@@ -80,6 +80,12 @@ class SearchSpace:
         """An architecture drawn uniformly per decision (which is not uniform over architectures)."""
         return self.decode([random.randint(1, len(decision.options)) for decision in self.decisions])
 
+    @property
+    def ends(self) -> tuple[Architecture, Architecture]:
+        """The least and the most of everything that is a number; of names, such as operators, the first."""
+        most = [1 if isinstance(one.options[0], str) else len(one.options) for one in self.decisions]
+        return self.decode([1] * len(self.decisions)), self.decode(most)
+
     def mutate(self, architecture: Architecture, random: Random, rate: float | None = None) -> Architecture:
         """A different architecture: each decision changes with probability `rate`, at least one does.
 

@@ -375,3 +375,14 @@ def test_a_resolution_is_a_height_with_the_width_in_proportion(image_shape, reso
     space = space_of({"stages": [{"width": 8}], "operators": ["identity"]}, image_shape)
 
     assert space.input_shape(resolution) == expected
+
+
+def test_the_ends_have_the_least_and_the_most_of_every_number():
+    smallest, largest = SPACES["digits"].ends
+
+    assert [stage.width for stage in smallest.stages] == [12, 16, 24]
+    assert [stage.width for stage in largest.stages] == [24, 32, 48]
+    assert [len(stage.blocks) for stage in largest.stages] == [2, 3, 2]
+    assert largest.stages[0].blocks[0] == Choice(
+        "depthwise", (("dilation", 1), ("kernel_size", 5)), expansion=4
+    )

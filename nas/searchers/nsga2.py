@@ -84,13 +84,9 @@ class _Samples(Sampling):
     def _do(self, problem, n_samples, *args, **kwargs):
         """(n, 1) architectures, different ones as far as the space has them.
 
-        The first two are the smallest and the largest: random ones hardly ever reach the ends of a front.
+        The first two are the ends of the space: random ones hardly ever reach the ends of a front.
         """
         space = problem.space
-        ends = (
-            space.decode([1] * len(space.decisions)),
-            space.decode([len(decision.options) for decision in space.decisions]),
-        )
         drawn: dict[str, Architecture] = {}
         for one in chain(ends, (space.sample(problem.random) for _ in range(100 * n_samples))):
             drawn.setdefault(one.key, one)
