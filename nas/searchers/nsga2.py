@@ -88,7 +88,7 @@ class _Samples(Sampling):
         """
         space = problem.space
         drawn: dict[str, Architecture] = {}
-        for one in chain(ends, (space.sample(problem.random) for _ in range(100 * n_samples))):
+        for one in chain(space.ends, (space.sample(problem.random) for _ in range(100 * n_samples))):
             drawn.setdefault(one.key, one)
             if len(drawn) == n_samples:
                 break
