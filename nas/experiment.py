@@ -107,6 +107,7 @@ def open_run(
             store.add_run(run)
         else:
             _check_same(run, experiment, splits, space)
+            _check_place(run, folder, store)
         try:
             yield Opened(experiment, store.run(run.name), store, splits, space)
         except BaseException as error:
@@ -300,6 +301,18 @@ def _check_same(run: Run, experiment: config.Experiment, splits: Splits, space: 
         raise ValueError(f"the run {run.name} was made with other images; {way_out}")
 
 
+def _check_place(run: Run, folder: Path, store: Store) -> None:
+    """The run lies where it is looked for; if its old place is gone, the runs were moved here."""
+    if Path(run.folder) == folder:
+        return
+    if Path(run.folder).exists():
+        raise ValueError(
+            f"the run {run.name} lies in {run.folder}; go on with --runs {Path(run.folder).parent}, or give "
+            "this one another --name"
+        )
+    store.rename_run(run.name, run.name, str(folder))
+
+
 def _find(store: Store, name: str) -> Run | None:
     return next((run for run in store.runs() if run.name == name), None)
 
@@ -308,12 +321,13 @@ def _set_aside(store: Store, runs: Path, name: str) -> None:
     """Rename a run and its folder after the time, so that starting over deletes nothing."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     kept = f"{name}-{stamp}"
-    folder = runs / name
-    if _find(store, name) is not None:
-        store.rename_run(name, kept)
+    folder, aside = (runs / name).absolute(), (runs / kept).absolute()
+    if (run := _find(store, name)) is not None:
+        # first the store: a folder that it knows nothing of is refused, never mixed with another run
+        store.rename_run(name, kept, str(aside) if Path(run.folder) == folder else None)
         log.warning("the run %s is kept as %s", name, kept)
     if folder.exists():
-        shutil.move(folder, runs / kept)
+        shutil.move(folder, aside)
 
 
 @contextmanager

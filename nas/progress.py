@@ -55,7 +55,7 @@ def track(what: str, total: int, done: int = 0) -> Iterator[Track]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),  # an error's brackets are brackets
     )
     with Progress(*columns, console=console) as bar:
         yield Track(what, total, done, bar)

@@ -24,7 +24,7 @@ class Search:
     """The `search` section of an experiment file."""
 
     budget: int = 100  # candidates, counting those that fail
-    searcher: str | Mapping[str, Any] = "nsga2"  # a name, or {name: nsga2, population: 24}
+    searcher: str | Mapping[str, Any] = "nsga2"  # a name, or {name: nsga2, population: 16}
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ def make_searcher(settings: Search, space: SearchSpace, objectives: int) -> Sear
 
     named = {"name": settings.searcher} if isinstance(settings.searcher, str) else dict(settings.searcher)
     if "name" not in named:
-        raise ValueError("search.searcher has no name; write for example {name: nsga2, population: 24}")
+        raise ValueError("search.searcher has no name; write for example {name: nsga2, population: 16}")
     name = named.pop("name")
     if name not in list(SEARCHERS):  # a list, since what people write need not be hashable
         raise unknown(f"search.searcher {name!r}", name, SEARCHERS)

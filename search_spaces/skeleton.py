@@ -184,7 +184,7 @@ def _narrow(where: str, given: Any, allowed: Sequence[Value]) -> tuple[Value, ..
     for value in values:
         if _plain(value) not in names:
             raise unknown(f"{where} {_plain(value)}", _plain(value), names)
-    return values
+    return tuple(sorted(values, key=lambda value: names.index(_plain(value))))
 
 
 def _attentions(where: str, given: Any, known: Sequence[str]) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class Training:
         need(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1")
         need(self.clip > 0, "clip", "above 0")
         need(self.checkpoint_every >= 1, "checkpoint_every", "at least 1")
+        need(self.seed >= 0, "seed", "0 or more")
         need(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
         need(self.precision in ("auto", "float32", "bfloat16"), "precision", "auto, float32 or bfloat16")
 

@@ -28,7 +28,7 @@ ELASTIC = {  # several resolutions, an image that is not square, a head, strides
         {"width": [4, 6], "depth": [1, 3], "stride": 1},
         {"width": [6, 8, 9], "depth": [2, 3], "stride": 2, "expansion": [0.5, 2], "attention": "se"},
     ],
-    "operators": [{"depthwise": {"kernel_size": [3, 5]}}, "dense", "mixed", "identity"],
+    "operators": [{"depthwise": {"dilation": [2]}}, "dense", {"mixed": {"kernels": [3, 5]}}, "identity"],
     "expansion": [0.3, 1, 1.5],
     "head": {"width": 10},
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -23,6 +24,7 @@ from search_spaces import SearchSpace, unroll
 from supernets.attention import ATTENTIONS
 from supernets.cost import CostTable, count
 from supernets.operators import OPERATORS, SETTINGS
+from supernets.slicing import center, leading, same_padding
 from supernets.supernet import Supernet
 
 WIDEST, NARROWEST = 22, 1  # 22: no other size of a weight is likely to be the same
@@ -146,23 +148,43 @@ def test_every_weight_of_a_choice_learns(case):
     assert bool(learning) == any(True for _ in exported.parameters())
 
 
+@cache
+def learned_by(case: Case, channels: int) -> list[Tensor]:
+    """For each weight, where a choice ever has a gradient at a width."""
+    masks = [torch.zeros_like(parameter, dtype=torch.bool) for parameter in case.made().parameters()]
+    for seed in range(8):  # one draw of weights may leave a unit dead that others use
+        module = case.made(seed=seed)
+        case.run(module, images(channels, count=8, seed=seed)).requires_grad_().square().sum().backward()
+        for mask, parameter in zip(masks, module.parameters(), strict=True):
+            mask |= False if parameter.grad is None else parameter.grad != 0
+    return masks
+
+
 @each_case
 @each_width
 def test_what_a_choice_never_learns_it_never_reads(case, channels):
     module, x = case.made(), images(channels, count=8)
-    learned = [torch.zeros_like(parameter, dtype=torch.bool) for parameter in module.parameters()]
-    for seed in range(8):  # one draw of weights may leave a unit dead that others use
-        drawn = case.made(seed=seed)
-        case.run(drawn, images(channels, count=8, seed=seed)).requires_grad_().square().sum().backward()
-        for mask, parameter in zip(learned, drawn.parameters(), strict=True):
-            mask |= False if parameter.grad is None else parameter.grad != 0
-    before = case.run(module, x)
+    before, masks = case.run(module, x), learned_by(case, channels)
 
     with torch.no_grad():
-        for mask, parameter in zip(learned, module.parameters(), strict=True):
+        for mask, parameter in zip(masks, module.parameters(), strict=True):
             parameter[~mask] = 1e6
 
     torch.testing.assert_close(case.run(module, x), before)
+
+
+@each_case
+def test_a_narrow_choice_uses_the_low_indices_of_what_a_wide_one_uses(case):
+    for wide, narrow in zip(learned_by(case, WIDEST), learned_by(case, 9), strict=True):
+        for dimension in range(min(wide.ndim, 2)):  # output and input channels
+            of_wide, of_narrow = (indices(mask, dimension) for mask in (wide, narrow))
+            assert of_narrow == of_wide[: len(of_narrow)]
+
+
+def indices(mask: Tensor, dimension: int) -> list[int]:
+    """Where along a dimension anything is true."""
+    others = [one for one in range(mask.ndim) if one != dimension]
+    return (mask.any(others) if others else mask).nonzero().flatten().tolist()
 
 
 @each_case
@@ -186,6 +208,23 @@ def test_nothing_leaks_from_one_image_to_another(case):
     alone = torch.cat([case.run(module, one) for one in x.split(1)])
 
     torch.testing.assert_close(case.run(module, x), alone, rtol=1e-5, atol=1e-5)
+
+
+def test_slices_are_views_of_the_middle_and_of_the_low_channels():
+    weight = torch.arange(6 * 4 * 7 * 7.0).view(6, 4, 7, 7)
+
+    assert torch.equal(center(weight, 3), weight[:, :, 2:5, 2:5])
+    assert torch.equal(center(weight, 7), weight)
+    assert torch.equal(leading(weight, 5, 2), weight[:5, :2])
+    for cut in (center(weight, 3), leading(weight, 5, 2)):
+        assert cut.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "dilation", "padding"), [(1, 1, 0), (3, 1, 1), (5, 2, 4), (9, 3, 12)]
+)
+def test_the_padding_that_keeps_the_size_grows_with_the_dilation(kernel_size, dilation, padding):
+    assert same_padding(kernel_size, dilation) == padding
 
 
 # -- in an architecture, and elsewhere ---------------------------------------------------------

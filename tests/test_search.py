@@ -11,13 +11,13 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from synthetic import OBJECTIVES, candidate, small_space, space
 
 from nas.pool import HerePool
 from nas.search import FAILURES, Search, SearchFailed, make_searcher, search
 from nas.searchers import SEARCHERS
 from nas.storage.records import Candidate, Constraint
 from search_spaces import Architecture
+from tests.synthetic import OBJECTIVES, candidate, small_space, space
 
 SPACE = space()
 LIMITS = (Constraint("macs", max=15_000),)

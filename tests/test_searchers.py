@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from synthetic import OBJECTIVES, small_space, space, values
 
 from nas.pareto import hypervolume, reference_point
 from nas.search import Search, make_searcher
 from nas.searchers import SEARCHERS
 from search_spaces import Architecture
+from tests.synthetic import OBJECTIVES, small_space, space, values
 
 Answer = Callable[[Architecture], tuple[list[float] | None, float]]
 SPACE = space()

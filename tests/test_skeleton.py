@@ -88,7 +88,7 @@ def test_everything_that_is_written_is_in_the_space():
     [block] = set(stage.blocks)
     assert len(stage.blocks) == 3
     assert block.options == (
-        Option("depthwise", (("dilation", (2,)), ("kernel_size", (5, 3)))),
+        Option("depthwise", (("dilation", (2,)), ("kernel_size", (3, 5)))),
         Option("mixed", (("kernels", ((3, 5),)),)),
         Option("max_pool", (("kernel_size", SETTINGS["max_pool"]["kernel_size"]),)),
     )
@@ -256,9 +256,7 @@ def test_a_misspelt_preset_is_named_with_the_nearest():
 
 
 def test_a_missing_file_is_named_with_the_presets(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no skeleton at .*none\.yaml; presets are .*tiny"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no skeleton at .*none\.yaml; presets are .*tiny"):
         read_skeleton(str(tmp_path / "none.yaml"))
 
 

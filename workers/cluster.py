@@ -68,19 +68,19 @@ def connect(address: str | None, workers: int, gpus_per_worker: float = 0.0) -> 
     _authenticate(address)
     import ray  # not earlier: it reads its environment when it is imported
 
-    # which ends sooner and dies sooner than Ray's own; whoever sets another is heard
+    # the end of a training, or of one of its workers, is noticed sooner than in Ray's 2 s
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address is None else {}
     try:
-        with _our_signals():
+        with _undisturbed():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = "it does not answer" if isinstance(error, SystemExit) else " ".join(str(error).split())[:400]
         if address is None:
             raise WorkersFailed(f"Ray does not start on this machine: {reason}") from error
         raise ValueError(
-            f"cannot join the Ray cluster at {address}: {reason[:400]}; it must be of the same Ray and Python "
-            "versions, and RAY_AUTH_MODE and the token must be those that it was started with"
+            f"cannot join the Ray cluster at {address}: {reason}; it must have the same versions of Ray and Python, "
+            "and RAY_AUTH_MODE and the token must be here as they are there"
         ) from error
     cluster = Cluster(workers, gpus_per_worker, joined=address is not None)
     try:
@@ -113,13 +113,19 @@ def check_room(nodes: Iterable[Mapping[str, float]], workers: int, gpus_per_work
             places = min(places, floor(node.get("GPU", 0)) * floor(1 / gpus_per_worker + 1e-9))
         room += places
     if workers > room:
-        needed = f"{workers} CPUs" + (f" and {workers * gpus_per_worker:g} GPUs" if gpus_per_worker else "")
-        fewer = f"give --workers {room} or fewer" if room else "give none of both options to work without Ray"
+        needed = _count(workers, "CPU") + (
+            f" and {_count(workers * gpus_per_worker, 'GPU')}" if gpus_per_worker else ""
+        )
+        fewer = f"give --workers {room} or fewer" if room else "leave it out to work in this process"
         raise ValueError(
             f"--workers {workers}{f' --gpus-per-worker {gpus_per_worker:g}' if gpus_per_worker else ''} needs "
-            f"{needed}, but the cluster has {cpus:g} CPUs and {gpus:g} GPUs, room for {room} such workers; "
-            f"{fewer}, or join a larger cluster with --ray ADDRESS"
+            f"{needed}, but the cluster has {_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}, room for {room} such "
+            f"workers; {fewer}, or join a larger cluster with --ray HOST:PORT"
         )
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'' if number == 1 else 's'}"
 
 
 def sendable(experiment: Experiment) -> str:
@@ -187,13 +193,15 @@ def _authenticate(address: str | None) -> None:
 
 
 @contextmanager
-def _our_signals() -> Iterator[None]:
-    """Ray sets a handler of its own for SIGTERM, which would end us without a checkpoint."""
-    before = signal.getsignal(signal.SIGTERM)
+def _undisturbed() -> Iterator[None]:
+    """Ray ends us at a SIGTERM, without a checkpoint, and takes us out of the group that a Ctrl-C goes to."""
+    handler, group = signal.getsignal(signal.SIGTERM), os.getpgrp()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
+        if os.getpgrp() != group:
+            os.setpgid(0, group)
 
 
 def _check_versions(nodes: Iterable[Mapping]) -> None:
@@ -220,8 +228,12 @@ def _check_versions(nodes: Iterable[Mapping]) -> None:
                 f"the node {name} cannot work for us: {reason_of(error)}; install the same paretoshift there, in "
                 "the environment that `ray start` runs in"
             ) from error
-        if theirs != ours:
-            differ = ", ".join(
-                f"{what} {theirs[what]} (here {ours[what]})" for what in ours if theirs[what] != ours[what]
-            )
+        if differ := differences(ours, theirs):
             raise ValueError(f"the node {name} has {differ}; install the same there")
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """Which versions differ, in words; nothing if none does."""
+    return ", ".join(
+        f"{what} {theirs[what]} (here {mine})" for what, mine in ours.items() if theirs[what] != mine
+    )

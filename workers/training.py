@@ -8,6 +8,7 @@ writes to the store; what the driver wants, to stop, goes back the same way.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,8 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.exceptions import RayActorError, RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 MOST_FAILURES = 3  # of the group of ranks, each followed by a start from the last checkpoint
 MOST_STARTS = 2  # more tries to find room for all ranks, a minute each
 EVERY = 0.5  # seconds between two questions of rank 0 whether to stop
-POLL = 0.2  # seconds between two looks of the driver into the mailbox
+POLL = 0.1  # seconds between two looks of the driver into the mailbox
 TIMEOUT = 1800  # seconds after which a rank that waits for another gives up
 
 FINAL = (Diverged, ValueError)  # trying again would end the same way
@@ -159,14 +161,16 @@ class _Fit:
         """
         if self.error is None:
             return self.result.return_value
+        if not isinstance(self.error, TrainingFailedError | RayError):
+            raise self.error
         failures: Mapping[int, BaseException] = getattr(self.error, "worker_failures", {})
-        died = [rank for rank, one in failures.items() if isinstance(one, ray.exceptions.RayActorError)]
+        died = [rank for rank, one in failures.items() if isinstance(one, RayActorError)]
         rank = next(iter(died or failures), None)
-        which = "" if rank is None else f" of rank {rank}"
-        reason = reason_of(self.error if rank is None else failures[rank])
+        if rank is None:
+            raise WorkersFailed(f"training on workers failed: {reason_of(self.error)}") from self.error
         raise WorkersFailed(
-            f"training on workers failed {MOST_FAILURES + 1} times, the last time because{which}: {reason}; the last "
-            "checkpoint is kept, and the same command goes on from it"
+            f"training workers failed {MOST_FAILURES + 1} times, the last time on rank {rank}: "
+            f"{reason_of(failures[rank])}; the last checkpoint is kept, and the same command goes on from it"
         ) from self.error
 
 
@@ -224,17 +228,15 @@ def train_rank(told: dict[str, Job]) -> bool | None:
     except FINAL as error:
         kind = next(one.__name__ for one in FINAL if isinstance(error, one))
         ray.get(job.mailbox.fail.remote(kind, str(error)))
-        raise
+        if isinstance(error, Diverged):
+            return None  # on all ranks alike
+        raise  # so that Ray Train ends the ranks that wait for this one
 
 
 def _train(job: Job, rank: int, ranks: int) -> bool:
     torch.set_num_threads(1)  # a rank has one CPU, whatever the environment says
     path = Path(job.supernet_file)
-    if not Path(job.witness).exists():
-        raise ValueError(
-            f"the training worker on {node_name()} does not see the folder {path.parent} of this run; it must be on "
-            "a disk that all nodes share: give such a folder with --runs"
-        )
+    _check_shared(Path(job.witness))
     experiment = config.from_json(job.experiment)
     splits = _load(experiment, job.fingerprint)
     parts = training_parts(experiment, splits, space_of(experiment, splits), rank, ranks)
@@ -248,6 +250,18 @@ def _train(job: Job, rank: int, ranks: int) -> bool:
         stop=_now_and_then(lambda: ray.get(job.mailbox.is_stopping.remote())),
     )
     return parts.train(path, watcher)
+
+
+def _check_shared(witness: Path) -> None:
+    """
+    Raises:
+        ValueError: this machine does not see what the driver's has just written.
+    """
+    if not witness.exists():
+        raise ValueError(
+            f"the training worker on {node_name()} does not see the folder {witness.parent} of this run; it must be "
+            "on a disk that all nodes share: give such a folder with --runs"
+        )
 
 
 def _load(experiment: config.Experiment, fingerprint: str):
@@ -277,7 +291,7 @@ def _same_on_all_ranks(step: int, ranks: int) -> int:
 
 def _now_and_then(question: Callable[[], bool]) -> Callable[[], bool]:
     """The question, put at most every so many seconds and taken as answered by no in between."""
-    last = time.monotonic()
+    last = -math.inf
 
     def ask() -> bool:
         nonlocal last

@@ -27,7 +27,7 @@ from nas.evaluation import Bench, accuracy_of
 from nas.experiment import SUPERNET
 from nas.export.card import readme
 from nas.export.onnx_graph import onnx_of
-from nas.export.verify import compare, sealed, sha256, verify
+from nas.export.verify import VerificationFailed, compare, sealed, sha256, verify
 from nas.storage.records import Candidate, Export, Run, now
 from nas.storage.store import Store
 from search_spaces import Architecture, SearchSpace
@@ -105,7 +105,7 @@ def _write(
     """Every file of the folder; the card, which says what the others are, last."""
     shape = bench.space.input_shape(architecture.resolution)
     subnet = bench.subnet(architecture)
-    accuracy = {"search-validation": _accuracy(bench, subnet, shape)}
+    accuracy = {"search-validation": _validation_accuracy(bench, subnet, shape, run, candidate)}
     proof = _proof(bench, architecture, subnet, shape)
     subnet = subnet.cpu().to(memory_format=torch.contiguous_format)
     test = splits.read_test(f"export of {run.name} {candidate.key}")
@@ -175,8 +175,22 @@ def _proof(
     return {name: tensor.cpu().contiguous() for name, tensor in proof.items()}
 
 
-def _accuracy(bench: Bench, subnet: nn.Module, shape: tuple[int, int, int]) -> float:
-    return accuracy_of(subnet, bench.validation_images(shape), bench.validation_labels)
+def _validation_accuracy(
+    bench: Bench, subnet: nn.Module, shape: tuple[int, int, int], run: Run, candidate: Candidate
+) -> float:
+    """What the search measured, measured again: the supernet must still be the one that was searched.
+
+    Another machine or precision may classify a few images differently.
+    """
+    accuracy = accuracy_of(subnet, bench.validation_images(shape), bench.validation_labels)
+    recorded = candidate.values.get("accuracy", accuracy)
+    if abs(accuracy - recorded) > max(1, 200 / len(bench.validation_labels)):
+        raise VerificationFailed(
+            f"{candidate.key} classifies {accuracy:.2f} % of the validation images, the search recorded "
+            f"{recorded:.2f} %: the supernet in {run.folder} is not the one that was searched; restore it, or "
+            "start over with --fresh"
+        )
+    return accuracy
 
 
 def _test_accuracy(subnet: nn.Module, test, splits, shape: tuple[int, int, int]) -> float:

@@ -32,7 +32,7 @@ class NSGA2:
         population: architectures in a generation.
     """
 
-    def __init__(self, space: SearchSpace, objectives: int, seed: int = 0, population: int = 24):
+    def __init__(self, space: SearchSpace, objectives: int, seed: int = 0, population: int = 16):
         if isinstance(population, bool) or not isinstance(population, int) or population < 4:
             raise ValueError(
                 f"search.searcher.population is {population!r}; it must be an integer of at least 4"

@@ -8,6 +8,7 @@ A change of these tables is a new SCHEMA_VERSION.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from sqlalchemy import (
@@ -164,20 +165,18 @@ def connect(url: str, create: bool) -> Engine:
     if place.get_backend_name() == "sqlite":
         _check_file(place, create)
     engine = _engine(place, create)
-    try:
-        with engine.execution_options(immediate=create).begin() as connection:
-            _check_schema(connection, place, create)
-    except OperationalError as error:
-        engine.dispose()
-        raise OSError(f"the store {place} cannot be opened: {reason(error)}") from error
-    except DatabaseError as error:
-        engine.dispose()
-        raise ValueError(
-            f"{place} is not a ParetoShift store: {reason(error)}; name another with --store"
-        ) from error
-    except Exception:
-        engine.dispose()
-        raise
+    with ExitStack() as undo:
+        undo.callback(engine.dispose)
+        try:
+            with engine.execution_options(immediate=create).begin() as connection:
+                _check_schema(connection, place, create)
+        except OperationalError as error:
+            raise OSError(f"the store {place} cannot be opened: {reason(error)}") from error
+        except DatabaseError as error:
+            raise ValueError(
+                f"{place} is not a ParetoShift store: {reason(error)}; name another with --store"
+            ) from error
+        undo.pop_all()
     return engine
 
 

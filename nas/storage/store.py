@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 
 from sqlalchemy import (
     ColumnElement,
@@ -104,11 +105,14 @@ class Store:
                 connection.execute(update(runs).where(runs.c.id == run_id).values(changed))
             _add_facts(connection, run_id, facts or {})
 
-    def rename_run(self, old: str, new: str) -> None:
+    def rename_run(self, old: str, new: str, folder: str | None = None) -> None:
+        """Give a run another name and, with its exports, another folder if one is given."""
         with self._write() as connection:
             run_id = _run_id(connection, old)
             if new != old and connection.scalar(select(runs.c.id).where(runs.c.name == new)):
                 raise ValueError(f"there is a run named '{new}' in the store {self.url}; choose another name")
+            if folder is not None:
+                _move(connection, run_id, folder)
             connection.execute(update(runs).where(runs.c.id == run_id).values(name=new, updated=now()))
 
     def runs(self) -> list[Run]:
@@ -268,6 +272,17 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
             yield connection
     except OperationalError as error:
         raise OSError(f"the store {engine.url!r} does not answer: {schema.reason(error)}") from error
+
+
+def _move(connection: Connection, run_id: int, folder: str) -> None:
+    """Change the folder of a run, and of those of its exports that lie in it."""
+    before = connection.scalar(select(runs.c.folder).where(runs.c.id == run_id))
+    connection.execute(update(runs).where(runs.c.id == run_id).values(folder=folder))
+    mine = select(exports.c.id, exports.c.folder).where(exports.c.run_id == run_id)
+    for export_id, place in connection.execute(mine).all():
+        if Path(place).is_relative_to(before):
+            moved = str(Path(folder) / Path(place).relative_to(before))
+            connection.execute(update(exports).where(exports.c.id == export_id).values(folder=moved))
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[Mapping]) -> None:

@@ -21,7 +21,7 @@ def check_sampler(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The name and the settings of a `training.sampler`.
 
     Raises:
-        ValueError: there is no such sampler, or it has no such setting.
+        ValueError: there is no such sampler, it has no such setting, or not that value of it.
     """
     settings = {"name": given} if isinstance(given, str) else dict(given)
     name = settings.pop("name", None)
@@ -29,6 +29,7 @@ def check_sampler(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise unknown(f"training.sampler {name!r}", name, SAMPLERS)
     own = [key for key in signature(SAMPLERS[name]).parameters if key not in ("space", "costs", "steps")]
     check_keys("training.sampler", settings, own)
+    SAMPLERS[name].check(**settings)
     return name, settings
 
 

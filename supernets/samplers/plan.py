@@ -49,6 +49,10 @@ class Sampler(Protocol):
     is its state.
     """
 
+    @staticmethod
+    def check(**settings: Any) -> None:
+        """Raise ValueError for a setting's value that is not allowed, before anything is made."""
+
     def plan(self, step: int, random: Random) -> Plan:
         """What to train in this step."""
 

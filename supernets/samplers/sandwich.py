@@ -23,10 +23,14 @@ class Sandwich:
     """
 
     def __init__(self, space: SearchSpace, costs: CostTable, steps: int, randoms: int = 2):
-        check_setting("randoms", randoms, 0, 1000, whole=True)
+        self.check(randoms)
         self.space = space
         self.randoms = randoms
         self.largest, self.smallest = costs.largest, costs.smallest
+
+    @staticmethod
+    def check(randoms: int = 2) -> None:
+        check_setting("randoms", randoms, 0, 1000, whole=True)
 
     def plan(self, step: int, random: Random) -> Plan:
         drawn = [self.space.sample(random) for _ in range(self.randoms)]

@@ -29,6 +29,16 @@ from supernets.samplers.cost_bins import cost_bins
 from supernets.samplers.plan import Plan, Probe, check_setting
 
 
+LIMITS = {
+    "bins": (1, 1000),
+    "warmup": (0, 1),
+    "every": (1, 10**9),
+    "rate": (0, 10),
+    "floor": (0, 1),
+    "clamp": (0, 100),
+}
+
+
 class Shift:
     """
     Args:
@@ -48,16 +58,11 @@ class Shift:
         bins: int = 8,
         warmup: float = 0.4,
         every: int = 100,
-        rate: float = 0.06,
+        rate: float = 0.06,  # with an update every 100 steps; what counts is the rate per step
         floor: float = 0.2,
         clamp: float = 2.0,
     ):
-        check_setting("bins", bins, 1, 1000, whole=True)
-        check_setting("warmup", warmup, 0, 1)
-        check_setting("every", every, 1, 10**9, whole=True)
-        check_setting("rate", rate, 0, 10)
-        check_setting("floor", floor, 0, 1)
-        check_setting("clamp", clamp, 0, 100)
+        self.check(bins=bins, warmup=warmup, every=every, rate=rate, floor=floor, clamp=clamp)
         self.warmup, self.every, self.rate, self.floor, self.clamp = warmup * steps, every, rate, floor, clamp
         self.bins = cost_bins(space, costs, bins)
         self.logits = np.zeros(len(self.bins))
@@ -65,6 +70,12 @@ class Shift:
         self.updates = 0
         self.visits = np.zeros(len(self.bins))  # since the last update
         self.pending: list[tuple[Architecture, int, float]] = []  # per bin: what was probed, and its loss
+
+    @staticmethod
+    def check(**settings: float) -> None:
+        for name, value in settings.items():
+            low, high = LIMITS[name]
+            check_setting(name, value, low, high, whole=name in ("bins", "every"))
 
     @property
     def probabilities(self) -> np.ndarray:

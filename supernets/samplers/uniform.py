@@ -19,6 +19,10 @@ class Uniform:
     def __init__(self, space: SearchSpace, costs: CostTable, steps: int):
         self.space = space
 
+    @staticmethod
+    def check() -> None:
+        """It has no settings."""
+
     def plan(self, step: int, random: Random) -> Plan:
         return Plan((self.space.sample(random),))
 

@@ -1,0 +1,158 @@
+"""The batch-norm statistics of a subnet are the plain mean over batches of its own, whatever was before; without
+them it knows next to nothing.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.data import Data, load
+from nas.data.batches import Batches, normalize
+from nas.evaluation import accuracy_of
+from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
+from supernets.attention import ATTENTIONS
+from supernets.calibration import recalibrate
+from supernets.operators import SETTINGS
+from supernets.recipe import Training
+from supernets.samplers.uniform import Uniform
+from supernets.supernet import Supernet
+from supernets.training import train
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return unroll(read_skeleton("tiny"), SETTINGS, list(ATTENTIONS), (1, 8, 8), 10)
+
+
+@pytest.fixture
+def subnet(space) -> nn.Module:
+    return Supernet(space).export(largest(space))
+
+
+def largest(space: SearchSpace) -> Architecture:
+    return space.decode([len(decision.options) for decision in space.decisions])
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return 3 * torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def by_hand(network: nn.Module, batches: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Mean and variance of what each norm sees, averaged over the batches, with every norm by its batch."""
+    seen: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in norms(network)}
+    hooks = [
+        norm.register_forward_pre_hook(
+            lambda norm, inputs: seen[norm].append((inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3))))
+        )
+        for norm in seen
+    ]
+    network.train()
+    with torch.no_grad():
+        for batch in batches:
+            network(batch)
+    for hook in hooks:
+        hook.remove()
+    return [
+        tuple(torch.stack(parts).mean(0) for parts in zip(*pairs, strict=True)) for pairs in seen.values()
+    ]
+
+
+def test_the_statistics_are_the_mean_over_the_batches(space, subnet):
+    data = images(96)
+    expected = by_hand(Supernet(space).export(largest(space)), list(data.split(32)))
+
+    recalibrate(subnet, data, batch_size=32)
+
+    assert len(expected) == len(norms(subnet)) > 5
+    for norm, (mean, variance) in zip(norms(subnet), expected, strict=True):
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_there_before_does_not_matter(space, subnet):
+    recalibrate(subnet, images(64), batch_size=32)
+    expected = {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
+
+    recalibrate(subnet, 50 + images(128, seed=1), batch_size=32)
+    recalibrate(subnet, images(64), batch_size=32)
+
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in subnet.state_dict().items())
+
+
+def test_another_subnet_in_between_does_not_matter(space):
+    supernet = Supernet(space).eval()
+    one, other = (space.sample(Random(seed)) for seed in (0, 1))
+
+    def scored(architecture: Architecture) -> Tensor:
+        return recalibrate(supernet.export(architecture), images(64), batch_size=32)(images(8, seed=2))
+
+    before, _, after = scored(one), scored(other), scored(one)
+
+    assert torch.equal(before, after)
+
+
+def test_the_supernet_is_left_as_it_was(space):
+    supernet = Supernet(space)
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+
+    recalibrate(supernet.export(largest(space)), images(64))
+
+    assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+
+
+def test_only_the_statistics_change_and_the_subnet_is_ready_for_use(subnet):
+    weights = {name: one.detach().clone() for name, one in subnet.named_parameters()}
+
+    ready = recalibrate(subnet.train(), images(64))
+
+    assert ready is subnet and not any(module.training for module in subnet.modules())
+    assert all(torch.equal(one, weights[name]) for name, one in subnet.named_parameters())
+    assert not any(one.requires_grad for one in subnet.buffers())
+
+
+@pytest.mark.parametrize(("count", "batches"), [(64, 2), (79, 2), (80, 3), (10, 1), (1, 1)])
+def test_a_last_batch_counts_if_it_is_half_full_or_the_only_one(subnet, count, batches):
+    recalibrate(subnet, images(count), batch_size=32)
+
+    assert {int(norm.num_batches_tracked) for norm in norms(subnet)} == {batches}
+
+
+def test_dropout_is_off_while_statistics_are_taken():
+    network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1))
+    data = images(64)
+
+    recalibrate(network, data, batch_size=64)
+
+    torch.testing.assert_close(network[1].running_mean, data.mean((0, 2, 3)))
+
+
+def test_without_statistics_of_its_own_a_subnet_scores_far_worse(space, tmp_path):
+    splits = load(Data("digits"))
+    batches = Batches(splits.train, splits.mean, splits.std, batch_size=64, seed=0)
+    supernet = Supernet(space)
+    recipe = Training(epochs=8, batch_size=64, device="cpu")
+    train(supernet, batches, lambda number: batches(number), Uniform(space, None, 0), recipe, tmp_path / "x")
+    calibration, validation = (
+        normalize(part.images, splits.mean, splits.std) for part in (splits.calibration, splits.validation)
+    )
+    labels = torch.from_numpy(splits.validation.labels)
+
+    def score(calibrated: bool) -> list[float]:
+        subnets = [supernet.export(space.sample(Random(seed))).eval() for seed in range(8)]
+        if calibrated:
+            subnets = [recalibrate(subnet, calibration) for subnet in subnets]
+        return [accuracy_of(subnet, validation, labels) for subnet in subnets]
+
+    with_statistics, without = np.mean(score(True)), np.mean(score(False))
+
+    assert with_statistics > 60
+    assert without < with_statistics - 25
