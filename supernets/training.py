@@ -252,15 +252,11 @@ class _Loop:
 
     def restore(self) -> None:
         tensors, facts = checkpoint.load(self.path)
+        check_ranks(self.path, facts, self.ranks)
         if facts["training"] != asdict(self.settings) or facts["steps"] != self.steps:
             raise ValueError(
                 f"the checkpoint {self.path} is of a training with other settings; give the run another --name, "
                 "or start over with --fresh"
-            )
-        if len(facts["samplers"]) != self.ranks:
-            raise ValueError(
-                f"the training in {self.path} ran on {len(facts['samplers'])} workers, now there are {self.ranks}; "
-                "go on with as many, or start over with --fresh"
             )
         load_weights(self.supernet, tensors, self.path)
         self.optimizer = _optimizer(self.named, self.settings)
@@ -304,6 +300,19 @@ def progress(path: Path) -> tuple[int, int]:
         return 0, 0
     _, facts = checkpoint.load(path)
     return facts["step"], facts["steps"]
+
+
+def check_ranks(path: Path, facts: Mapping[str, Any], ranks: int) -> None:
+    """
+    Raises:
+        ValueError: the checkpoint is of a training on another number of ranks.
+    """
+    if (before := len(facts["samplers"])) != ranks:
+        workers = "--workers 1, or without it" if before == 1 else f"--workers {before}"
+        raise ValueError(
+            f"the training in {path} ran on {before} worker{'s' * (before > 1)}, now there are {ranks}; go on with as "
+            f"many ({workers}), or start over with --fresh"
+        )
 
 
 def training_device(settings: Training) -> torch.device:

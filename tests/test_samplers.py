@@ -286,6 +286,14 @@ def test_no_bin_starves_and_no_logit_runs_away():
     assert sampler.logits.max() == sampler.clamp  # it did press against the limit
 
 
+def test_the_least_likely_bin_keeps_its_floor():
+    logits = np.array([2.0, *[-2.0] * 7])
+
+    assert bare(logits=logits, floor=0.0).probabilities.min() < 0.2 / 8
+    assert bare(logits=logits, floor=0.2).probabilities.min() > 0.2 / 8
+    np.testing.assert_allclose(bare(logits=logits, floor=1.0).probabilities, 1 / 8)
+
+
 def test_logits_stay_centred_until_they_are_clamped():
     sampler, generator = bare(), np.random.default_rng(0)
 

@@ -144,6 +144,16 @@ def test_evaluating_another_architecture_in_between_changes_nothing(supernet):
     assert all(torch.equal(tensor, state[name]) for name, tensor in supernet.state_dict().items())
 
 
+def test_a_block_adds_to_its_input_where_shapes_allow(small):
+    block, choice = small.blocks[1], small.space.stages[0].blocks[1].choices[-1]
+    x = torch.randn(2, 8, 6, 6)
+    torch.nn.init.zeros_(block.project_norm.weight)
+    torch.nn.init.zeros_(block.project_norm.bias)
+
+    assert torch.equal(block.train()(x, choice, 8), x)
+    assert not block(x, choice, 12).any()  # another width: nothing to add to
+
+
 def test_what_an_architecture_does_not_use_gets_no_gradient(supernet):
     space = supernet.space
     supernet.train()

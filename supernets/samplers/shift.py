@@ -28,7 +28,6 @@ from supernets.cost import CostTable
 from supernets.samplers.cost_bins import cost_bins
 from supernets.samplers.plan import Plan, Probe, check_setting
 
-
 LIMITS = {
     "bins": (1, 1000),
     "warmup": (0, 1),
