@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
@@ -202,7 +202,8 @@ def _workers(args: argparse.Namespace) -> Iterator[tuple]:
         return
     from workers.cluster import connect
 
-    with connect(args.ray, args.workers, args.gpus_per_worker) as cluster:
+    # Ray prints on stdout when a worker dies, which is the place of our result
+    with redirect_stdout(sys.stderr), connect(args.ray, args.workers, args.gpus_per_worker) as cluster:
         from workers.pool import pool_on_workers  # now: what imports Ray fixes its settings
         from workers.training import trainer_on_workers
 
@@ -352,8 +353,8 @@ def _worker_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # threads that wait in sleep: spinning ones make training ten times slower beside any other process
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads that wait soon sleep: long spinning makes training ten times slower beside another process
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     args = parser().parse_args(argv)
     if args.version:
         from importlib.metadata import version
