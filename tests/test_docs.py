@@ -12,7 +12,9 @@ from nas.cli import main
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if "```console" in path.read_text(encoding="utf-8"))
+PAGES = sorted(
+    path for path in (ROOT / "docs").glob("*.md") if "```console" in path.read_text(encoding="utf-8")
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -38,6 +40,41 @@ def test_the_settings_tables_hold_every_setting():
     for section in (Data, Training, Search):
         missing = {field.name for field in fields(section)} - words
         assert not missing, f"docs/experiment.md says nothing of {section.__name__} {missing}"
+
+
+def test_the_experiment_and_the_skeleton_of_the_readme_are_read():
+    from nas.config import experiment
+    from search_spaces import read_skeleton, unroll
+    from search_spaces.strict import parse_yaml
+    from supernets.attention import ATTENTIONS
+    from supernets.operators import SETTINGS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    written, skeleton = (
+        parse_yaml(block, "README") for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    )
+
+    assert experiment(written).constraints[1].max == 300_000
+    assert unroll(read_skeleton(skeleton), SETTINGS, list(ATTENTIONS), (3, 64, 64), 10).size > 10**6
+
+
+def test_the_operator_of_the_readme_is_the_one_in_the_folder():
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    from supernets.operators.max_pool import Operator
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(class Operator.*?)```", text, re.DOTALL)
+    names = {"nn": nn, "F": F}
+    exec(block, names)
+    written, real = (kind(4, 2, kernel_size=(3, 5)) for kind in (names["Operator"], Operator))
+    x = torch.randn(2, 4, 7, 7)
+
+    assert names["Operator"].settings == Operator.settings
+    torch.testing.assert_close(written(x, kernel_size=5), real(x, kernel_size=5))
+    torch.testing.assert_close(written.export(4, kernel_size=5)(x), real(x, kernel_size=5))
 
 
 def test_links_of_the_readme_lead_somewhere():
