@@ -200,10 +200,10 @@ def _workers(args: argparse.Namespace) -> Iterator[tuple]:
             raise ValueError("--ray and --gpus-per-worker say where workers are; give --workers N as well")
         yield None, None
         return
-    from workers.cluster import connect
+    from workers.cluster import RayTalk, connect
 
-    # Ray prints on stdout when a worker dies, which is the place of our result
-    with redirect_stdout(sys.stderr), connect(args.ray, args.workers, args.gpus_per_worker) as cluster:
+    # Ray prints what happens to it where our result goes
+    with redirect_stdout(RayTalk()), connect(args.ray, args.workers, args.gpus_per_worker) as cluster:
         from workers.pool import pool_on_workers  # now: what imports Ray fixes its settings
         from workers.training import trainer_on_workers
 

@@ -127,13 +127,15 @@ def evaluator(bench: Bench):
 def merge(first: Candidate, second: Candidate) -> Candidate:
     """One candidate from two evaluations of the same architecture, each of other objectives."""
     assert first.key == second.key
+    seconds = first.seconds + second.seconds
+    if error := first.error or second.error:
+        return Candidate(first.key, first.architecture, error=error, seconds=seconds, created=first.created)
     return replace(
         first,
         values={**first.values, **second.values},
         intervals={**first.intervals, **second.intervals},
         latency=first.latency or second.latency,
-        error=first.error or second.error,
-        seconds=first.seconds + second.seconds,
+        seconds=seconds,
     )
 
 

@@ -229,7 +229,7 @@ def test_the_searchers_hear_of_constraints():
     ("searcher", "said"),
     [
         ("nsga3", "search.searcher 'nsga3' is not known; did you mean nsga2? Allowed: nsga2, random"),
-        ({"population": 8}, "search.searcher has no name; write for example {name: nsga2, population: 24}"),
+        ({"population": 8}, "search.searcher has no name; write for example {name: nsga2, population: 16}"),
         ({"name": "random", "population": 8}, "search.searcher.population is not known; Allowed: nothing"),
         ({"name": ["nsga2"]}, "is not known"),
     ],

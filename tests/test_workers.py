@@ -31,7 +31,7 @@ from search_spaces import Architecture
 from supernets import checkpoint
 from supernets.training import Diverged, average_gradients
 from tests.conftest import TINY, write_experiment
-from workers.cluster import Cluster, WorkersFailed, check_room, connect, sendable
+from workers.cluster import Cluster, WorkersFailed, check_room, connect, differences, sendable, versions
 
 pytestmark = [
     pytest.mark.ray,
@@ -93,6 +93,7 @@ def average(rank: int, folder: str) -> None:
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_continued_and_loses_a_worker_is_an_undisturbed_one(
     cluster, tmp_path, capsys
 ):
@@ -122,14 +123,14 @@ def test_a_training_that_is_stopped_continued_and_loses_a_worker_is_an_undisturb
         assert torch.equal(tensor, plain_tensors[name]), name
 
 
+@pytest.mark.slow
 def test_a_training_on_workers_that_diverges_says_so(cluster, tmp_path):
     from workers.training import trainer_on_workers
 
+    wild = ("learning_rate=1e30", "clip=1e30", "epochs=10", "sampler=uniform")
     with (
         pytest.raises(Diverged, match=r"not a number, after 3 rollbacks.*--fresh"),
-        new_run(
-            tmp_path, "training.learning_rate=1e30", "training.clip=1e30", "training.epochs=10"
-        ) as opened,
+        new_run(tmp_path, *(f"training.{setting}" for setting in wild)) as opened,
     ):
         train_run(opened, never, trainer_on_workers(cluster))
 
@@ -189,6 +190,7 @@ def ranks_here() -> list[int]:
 # -- searching ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_search_on_workers_finds_what_one_process_finds_even_if_a_worker_is_killed(cluster, tmp_path):
     from workers.pool import pool_on_workers
 
@@ -317,6 +319,7 @@ def evaluated(cluster: Cluster, prepare, architectures: list[Architecture], quie
 # -- the cluster -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_searches_on_a_cluster_that_it_joins_and_says_nothing_but_the_result(cluster, tmp_path):
     run = write_experiment(tmp_path, TINY)
     assert main(["train", *run.arguments]) == 0
@@ -358,6 +361,25 @@ def test_workers_fit_where_each_finds_a_cpu_and_its_gpus_on_one_node(nodes, gpus
 
     with pytest.raises(ValueError, match=f"room for {room} such workers"):
         check_room(nodes, room + 1, gpus)
+
+
+def test_versions_differ_by_their_numbers_and_not_by_their_builds():
+    ours = versions()
+
+    assert ours["torch"] == torch.__version__.partition("+")[0]
+    assert differences(ours, dict(ours)) == ""
+    assert differences(ours, ours | {"torch": "1.0"}) == f"torch 1.0 (here {ours['torch']})"
+
+
+def test_an_experiment_is_sent_with_a_path_that_means_the_same_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = {"name": "npz", "directory": "images.npz"}
+    experiment = config.experiment({"name": "sent", "data": data, "space": "tiny"})
+
+    sent = config.from_json(sendable(experiment))
+
+    assert sent.data.directory == str(tmp_path / "images.npz")
+    assert replace(sent, data=experiment.data) == experiment
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,13 @@ import platform
 import secrets
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from io import TextIOBase
 from math import floor
 from pathlib import Path
 
@@ -20,6 +23,14 @@ from nas.config import Experiment
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 * 2**20  # what is sent is text, paths and records
+JOINING = 45  # seconds to join; a cluster that wants another token takes 20 to say so
+JOIN = """
+import logging, sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
+except Exception as error:
+    sys.exit(print(error) or 1)
+"""
 PATIENCE = 120  # seconds for a worker to find room, and for a node to answer
 
 
@@ -40,6 +51,11 @@ class Cluster:
         """The environment variables of its workers: who is given no GPU sees none."""
         return {} if self.gpus_per_worker else {"CUDA_VISIBLE_DEVICES": ""}
 
+    @property
+    def room(self) -> int:
+        """How many workers there would be room for now, were it all ours; less when a node is lost."""
+        return room_on([node["Resources"] for node in living_nodes()], self.gpus_per_worker)
+
     def close(self) -> None:
         """Leave the cluster, or end it if it was started here. What runs on it for us ends too."""
         import ray
@@ -53,12 +69,20 @@ class Cluster:
         self.close()
 
 
+class RayTalk(TextIOBase):
+    """A stream for what Ray prints about its processes: into the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.info("ray: %s", text.strip())
+        return len(text)
+
+
 def connect(address: str | None, workers: int, gpus_per_worker: float = 0.0) -> Cluster:
     """A cluster with room for the workers.
 
     Args:
-        address: of a cluster to join, `HOST:PORT`, or `auto` for one that runs on this machine; None starts
-            one here that ends with us.
+        address: of a cluster to join, `HOST:PORT`; None starts one on this machine that ends with us.
 
     Raises:
         ValueError: it cannot be joined, has not that much room, or a node has other versions than this
@@ -66,35 +90,38 @@ def connect(address: str | None, workers: int, gpus_per_worker: float = 0.0) -> 
     """
     _check_asked(address, workers, gpus_per_worker)
     _authenticate(address)
+    if address is not None:
+        _check_joinable(address)
     import ray  # not earlier: it reads its environment when it is imported
 
-    # the end of a training, or of one of its workers, is noticed sooner than in Ray's 2 s
+    # a training that ends, or loses a worker, is noticed sooner than in Ray's 2 s
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # we say the first, the others are like it
     own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address is None else {}
     try:
         with _undisturbed():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (OSError, RuntimeError, ValueError, SystemExit, ray.exceptions.RayError) as error:
-        reason = "it does not answer" if isinstance(error, SystemExit) else " ".join(str(error).split())[:400]
-        if address is None:
-            raise WorkersFailed(f"Ray does not start on this machine: {reason}") from error
-        raise ValueError(
-            f"cannot join the Ray cluster at {address}: {reason}; it must have the same versions of Ray and Python, "
-            "and RAY_AUTH_MODE and the token must be here as they are there"
-        ) from error
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise WorkersFailed(f"Ray does not start: {' '.join(str(error).split())}") from error
     cluster = Cluster(workers, gpus_per_worker, joined=address is not None)
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        check_room([node["Resources"] for node in nodes], workers, gpus_per_worker)
+        check_room([node["Resources"] for node in living_nodes()], workers, gpus_per_worker)
         if cluster.joined:
-            _check_versions(nodes)
+            _check_versions(living_nodes())
     except BaseException:
         cluster.close()
         raise
     return cluster
 
 
-def check_room(nodes: Iterable[Mapping[str, float]], workers: int, gpus_per_worker: float) -> None:
+def living_nodes() -> list[dict]:
+    """The nodes of the cluster as Ray describes them."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_room(nodes: Sequence[Mapping[str, float]], workers: int, gpus_per_worker: float) -> None:
     """Refuse what would wait for ever.
 
     Args:
@@ -103,25 +130,32 @@ def check_room(nodes: Iterable[Mapping[str, float]], workers: int, gpus_per_work
     Raises:
         ValueError: the workers do not fit.
     """
-    cpus, gpus, room = 0.0, 0.0, 0
+    room = room_on(nodes, gpus_per_worker)
+    if workers <= room:
+        return
+    asked, needed = f"--workers {workers}", _count(workers, "CPU")
+    if gpus_per_worker:
+        asked += f" --gpus-per-worker {gpus_per_worker:g}"
+        needed += f" and {_count(workers * gpus_per_worker, 'GPU')}"
+    cpus, gpus = (sum(node.get(what, 0) for node in nodes) for what in ("CPU", "GPU"))
+    fewer = f"give --workers {room} or fewer" if room else "leave it out to work in this process"
+    raise ValueError(
+        f"{asked} needs {needed}, but the cluster has {_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}, room for {room} "
+        f"such workers; {fewer}, or join a larger cluster with --ray HOST:PORT"
+    )
+
+
+def room_on(nodes: Iterable[Mapping[str, float]], gpus_per_worker: float) -> int:
+    """How many workers fit on the nodes, each with a CPU and its GPUs on one of them."""
+    room = 0
     for node in nodes:
-        cpus, gpus = cpus + node.get("CPU", 0), gpus + node.get("GPU", 0)
         places = floor(node.get("CPU", 0))
         if gpus_per_worker >= 1:
             places = min(places, floor(node.get("GPU", 0) / gpus_per_worker))
         elif gpus_per_worker > 0:  # a share is of one GPU
             places = min(places, floor(node.get("GPU", 0)) * floor(1 / gpus_per_worker + 1e-9))
         room += places
-    if workers > room:
-        needed = _count(workers, "CPU") + (
-            f" and {_count(workers * gpus_per_worker, 'GPU')}" if gpus_per_worker else ""
-        )
-        fewer = f"give --workers {room} or fewer" if room else "leave it out to work in this process"
-        raise ValueError(
-            f"--workers {workers}{f' --gpus-per-worker {gpus_per_worker:g}' if gpus_per_worker else ''} needs "
-            f"{needed}, but the cluster has {_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}, room for {room} such "
-            f"workers; {fewer}, or join a larger cluster with --ray HOST:PORT"
-        )
+    return room
 
 
 def _count(number: float, what: str) -> str:
@@ -163,20 +197,38 @@ def _check_asked(address: str | None, workers: int, gpus_per_worker: float) -> N
         raise ValueError(
             f"--gpus-per-worker is {gpus_per_worker:g}; it must be a share of one GPU, like 0.5, or a whole number"
         )
-    if address is None or address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if "//" in address or not host or not port.isdecimal():
+    host, _, port = (address or "").rpartition(":")
+    if address is not None and ("//" in host or not host or not port.isdecimal()):
         raise ValueError(
-            f"--ray is {address!r}; it must be HOST:PORT as `ray start --head` says it, or auto, and the command "
-            "must run on a machine of the cluster"
+            f"--ray is {address!r}; it must be HOST:PORT as `ray start --head` says it, and the command must run on "
+            "a machine of the cluster"
         )
+
+
+def _check_joinable(address: str) -> None:
+    """Join and leave in a process that can be ended: Ray tries for minutes, and prints as long.
+
+    Raises:
+        ValueError: it cannot be joined; the message says why.
+    """
+    way_out = "`ray start --head` starts a cluster and says its address; without --ray one is started here"
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:  # Ray itself would try for more than a minute
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray cluster answers at {address}: {error}; {way_out}") from None
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", JOIN, address], capture_output=True, text=True, timeout=JOINING
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"what answers at {address} is no Ray cluster; {way_out}") from None
+    if asked.returncode:
+        reason = " ".join(asked.stdout.split())[:400] or "it does not let us in"
         raise ValueError(
-            f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`, or leave --ray out"
-        ) from None
+            f"cannot join the Ray cluster at {address}: {reason}; Ray and Python must be of the same versions there, "
+            "and RAY_AUTH_MODE and the token the same"
+        )
 
 
 def _authenticate(address: str | None) -> None:

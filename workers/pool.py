@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Place:
     processor: str  # what a latency depends on
 
 
-class Shell:
+class Evaluator:
     """The actor: prepares once, then works."""
 
     def __init__(self):
@@ -96,9 +97,9 @@ class Shell:
 
 @dataclass
 class Worker:
-    """A shell that is ready, and where it runs."""
+    """An evaluator that is ready, and where it runs."""
 
-    shell: ray.actor.ActorHandle
+    evaluator: ray.actor.ActorHandle
     place: Place
 
 
@@ -143,7 +144,7 @@ class WorkerPool:
 
     def close(self) -> None:
         for worker in self.workers:
-            ray.kill(worker.shell)
+            ray.kill(worker.evaluator)
         self.workers = []
 
     # -- who works -----------------------------------------------------------------------------
@@ -180,24 +181,34 @@ class WorkerPool:
         )
 
     def _hire(self, count: int) -> list[tuple[ray.actor.ActorHandle, ray.ObjectRef, ray.ObjectRef]]:
-        """Shells that found room, each with its place and the end of its preparation to wait for."""
-        make = ray.remote(Shell).options(
+        """Evaluators that found room, each with its place and the end of its preparation to wait for."""
+        make = ray.remote(Evaluator).options(
             num_cpus=1,
             num_gpus=self.cluster.gpus_per_worker,
             runtime_env={"env_vars": self.cluster.environment},
         )
-        shells = [make.remote() for _ in range(count)]
-        asked = [(shell, shell.place.remote(), shell.prepare.remote(self.prepare)) for shell in shells]
-        placed, missing = ray.wait([place for _, place, _ in asked], num_returns=count, timeout=PATIENCE)
-        for shell, place, _ in asked:
+        evaluators = [make.remote() for _ in range(count)]
+        asked = [(one, one.place.remote(), one.prepare.remote(self.prepare)) for one in evaluators]
+        placed, missing = self._wait_for_room([place for _, place, _ in asked])
+        for evaluator, place, _ in asked:
             if place in missing:
-                ray.kill(shell)
+                ray.kill(evaluator)
         if missing:
-            said = f"{len(missing)} of {count} workers found no room in {PATIENCE} s"
+            said = f"{len(missing)} of {count} workers found no room"
             if not placed and not self.workers:
                 raise WorkersFailed(f"{said}: others use the cluster, or its nodes are gone; try again later")
             log.warning("%s; going on with %d", said, len(placed) + len(self.workers))
         return [one for one in asked if one[1] in placed]
+
+    def _wait_for_room(self, places: list[ray.ObjectRef]) -> tuple[list[ray.ObjectRef], list[ray.ObjectRef]]:
+        """Which of the places are known, and which will not be: nobody leaves in time, or a node is lost."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            placed, missing = ray.wait(places, num_returns=len(places), timeout=1)
+            if not missing or time.monotonic() > end:
+                return placed, missing
+            if self.cluster.room < len(self.workers) + len(places):
+                return placed, missing
 
     # -- the work ------------------------------------------------------------------------------
 
@@ -212,7 +223,7 @@ class WorkerPool:
             for worker in members():
                 if waiting and worker not in busy:
                     architecture = waiting.popleft()
-                    running[worker.shell.work.remote(work, architecture)] = worker, architecture
+                    running[worker.evaluator.work.remote(work, architecture)] = worker, architecture
             [done], _ = ray.wait(list(running))
             worker, architecture = running.pop(done)
             try:
@@ -220,7 +231,8 @@ class WorkerPool:
             except RayTaskError:
                 raise  # works return what goes wrong with an architecture, so this is our mistake
             except RayError as error:
-                log.info("the worker on %s died: %s", worker.place.host, error)
+                log.warning("the worker on %s died with %s in hand", worker.place.host, architecture.key)
+                log.info("because: %s", error)
                 self._replace(worker)
                 if (candidate := self._given_up(architecture)) is None:
                     waiting.appendleft(architecture)
@@ -229,7 +241,7 @@ class WorkerPool:
 
     def _replace(self, dead: Worker) -> None:
         self.workers.remove(dead)
-        ray.kill(dead.shell)  # if it is only out of reach, it must not come back and measure
+        ray.kill(dead.evaluator)  # if it is only out of reach, it must not come back and measure
         self._start(1)
 
     def _given_up(self, architecture: Architecture) -> Candidate | None:
@@ -241,7 +253,7 @@ class WorkerPool:
         return Candidate(architecture.key, architecture.to_json(), error=why)
 
 
-def _ready(shell: ray.actor.ActorHandle, place: ray.ObjectRef, prepared: ray.ObjectRef) -> Worker | None:
+def _ready(evaluator: ray.actor.ActorHandle, place: ray.ObjectRef, prepared: ray.ObjectRef) -> Worker | None:
     """The worker once it is prepared; None if it died.
 
     Raises:
@@ -249,7 +261,7 @@ def _ready(shell: ray.actor.ActorHandle, place: ray.ObjectRef, prepared: ray.Obj
     """
     where = "a worker"
     try:
-        worker = Worker(shell, ray.get(place))
+        worker = Worker(evaluator, ray.get(place))
         where = f"the worker on {worker.place.host}"
         ray.get(prepared)
     except RayTaskError as error:

@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import ray
 import torch
@@ -31,7 +30,8 @@ from nas.data import load
 from nas.evaluation import space_of
 from nas.experiment import Opened, note_training, training_parts
 from nas.progress import track
-from supernets.training import Diverged, Watcher, progress
+from supernets import checkpoint
+from supernets.training import Diverged, Watcher, check_ranks, progress
 from workers.cluster import Cluster, WorkersFailed, node_name, reason_of, sendable
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Mailbox:
     def __init__(self):
         self.letters: list[tuple] = []
         self.stopping = False
-        self.failed: tuple[str, str] | None = None
+        self.failed = False
 
     def post(self, *letter) -> None:
         self.letters.append(letter)
@@ -68,10 +68,12 @@ class Mailbox:
         return self.stopping
 
     def fail(self, kind: str, message: str) -> None:
-        """The first reason counts: others follow from it."""
-        self.failed = self.failed or (kind, message)
+        """For good; the first reason counts, others follow from it."""
+        if not self.failed:
+            self.failed = True
+            self.post("failed", kind, message)
 
-    def failure(self) -> tuple[str, str] | None:
+    def has_failed(self) -> bool:
         return self.failed
 
 
@@ -94,6 +96,8 @@ def trainer_on_workers(cluster: Cluster) -> Callable[[Opened, Callable[[], bool]
 
     def train(opened: Opened, stop: Callable[[], bool]) -> bool:
         _check_gpus(opened.experiment, cluster)
+        if opened.supernet_file.is_file():
+            check_ranks(opened.supernet_file, checkpoint.load(opened.supernet_file)[1], cluster.workers)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         with _witness(opened.supernet_file.parent) as witness, tempfile.TemporaryDirectory() as scratch:
@@ -106,13 +110,10 @@ def trainer_on_workers(cluster: Cluster) -> Callable[[Opened, Callable[[], bool]
             )
             fit = _Fit(_torch_trainer(cluster, job, scratch))
             try:
-                _follow(fit, mailbox, opened, stop)
+                return _followed(fit, mailbox, opened, stop)
             except BaseException:
                 mailbox.stop.remote()
                 raise
-        if failure := ray.get(mailbox.failure.remote()):
-            raise _raised(*failure)
-        return fit.outcome()
 
     return train
 
@@ -137,51 +138,53 @@ def _torch_trainer(cluster: Cluster, job: Job, scratch: str) -> TorchTrainer:
     )
 
 
-class _Fit:
-    """A trainer that fits in a thread of its own; so Ray Train leaves our signal handlers alone."""
+class _Fit(Thread):
+    """A trainer that fits, in a thread: Ray Train leaves our signal handlers alone there.
+
+    Nobody waits for its end: when the ranks are done, Ray Train spends ten seconds more on its own processes.
+    """
 
     def __init__(self, trainer: TorchTrainer):
+        super().__init__(daemon=True)
         self.trainer = trainer
-        self.result: Any = None
         self.error: BaseException | None = None
-        self.thread = Thread(target=self._run, daemon=True)
-        self.thread.start()
+        self.start()
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
-            self.result = self.trainer.fit()
-        except BaseException as error:  # raised again by `outcome`, where someone listens
+            self.trainer.fit()
+        except BaseException as error:  # for `failure`, which is asked for it
             self.error = error
 
-    def outcome(self) -> bool:
-        """What rank 0 returned.
-
-        Raises:
-            WorkersFailed: the ranks died, or raised what trying again does not mend.
-        """
-        if self.error is None:
-            return self.result.return_value
+    def failure(self) -> BaseException:
+        """Why it ended without a word of rank 0."""
         if not isinstance(self.error, TrainingFailedError | RayError):
-            raise self.error
+            return self.error or WorkersFailed("training on workers ended without a result")
         failures: Mapping[int, BaseException] = getattr(self.error, "worker_failures", {})
         died = [rank for rank, one in failures.items() if isinstance(one, RayActorError)]
         rank = next(iter(died or failures), None)
         if rank is None:
-            raise WorkersFailed(f"training on workers failed: {reason_of(self.error)}") from self.error
-        raise WorkersFailed(
+            return WorkersFailed(f"training on workers failed: {reason_of(self.error)}")
+        return WorkersFailed(
             f"training workers failed {MOST_FAILURES + 1} times, the last time on rank {rank}: "
             f"{reason_of(failures[rank])}; the last checkpoint is kept, and the same command goes on from it"
-        ) from self.error
+        )
 
 
-def _follow(fit: _Fit, mailbox: ray.actor.ActorHandle, opened: Opened, stop: Callable[[], bool]) -> None:
-    """Record and show what the ranks report, and ask them to stop when we are, until they are done."""
+def _followed(fit: _Fit, mailbox: ray.actor.ActorHandle, opened: Opened, stop: Callable[[], bool]) -> bool:
+    """Record and show what the ranks report until they are done, and ask them to stop when we are.
+
+    Returns:
+        Whether training came to its end.
+
+    Raises:
+        Diverged, ValueError: as on a rank.
+        WorkersFailed: ranks died too often.
+    """
     store, name, shown = opened.store, opened.run.name, None
     with ExitStack() as stack:
-        running = True
-        while running:
-            fit.thread.join(POLL)
-            running = fit.thread.is_alive()
+        while True:
+            over = not fit.is_alive()
             if stop():
                 mailbox.stop.remote()
             for kind, *content in ray.get(mailbox.take.remote()):
@@ -193,8 +196,15 @@ def _follow(fit: _Fit, mailbox: ray.actor.ActorHandle, opened: Opened, stop: Cal
                     shown = shown or stack.enter_context(track("training", steps, done))
                 elif kind == "point":
                     note_training(store, name, shown, *content)
-                else:
+                elif kind == "warning":
                     shown.say(*content)
+                elif kind == "failed":
+                    raise _raised(*content)
+                elif kind == "ended":
+                    return content[0]
+            if over:
+                raise fit.failure() from fit.error
+            fit.join(POLL)
 
 
 @contextmanager
@@ -217,20 +227,20 @@ def _raised(kind: str, message: str) -> BaseException:
 # -- a rank ------------------------------------------------------------------------------------
 
 
-def train_rank(told: dict[str, Job]) -> bool | None:
-    """The work of one rank; whether it came to the end. None if the driver knows why it did not."""
-    job = told["job"]
-    if ray.get(job.mailbox.failure.remote()) is not None:
-        return None  # Ray Train started all ranks again, but it would end as before
-    context = get_context()
+def train_rank(told: dict[str, Job]) -> None:
+    """The work of one rank."""
+    job, context = told["job"], get_context()
+    rank, ranks = context.get_world_rank(), context.get_world_size()
+    if ray.get(job.mailbox.has_failed.remote()):
+        return  # Ray Train started all ranks again, but it would end as before
     try:
-        return _train(job, context.get_world_rank(), context.get_world_size())
+        ended = _train(job, rank, ranks)
     except FINAL as error:
         kind = next(one.__name__ for one in FINAL if isinstance(error, one))
         ray.get(job.mailbox.fail.remote(kind, str(error)))
-        if isinstance(error, Diverged):
-            return None  # on all ranks alike
         raise  # so that Ray Train ends the ranks that wait for this one
+    if rank == 0:
+        ray.get(job.mailbox.post.remote("ended", ended))
 
 
 def _train(job: Job, rank: int, ranks: int) -> bool:
