@@ -53,6 +53,7 @@ objectives: [accuracy, macs]
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Two workers on this machine."""
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process less to start
     with connect(None, 2) as cluster:
         import ray
 

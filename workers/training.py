@@ -33,6 +33,7 @@ from nas.progress import track
 from supernets import checkpoint
 from supernets.training import Diverged, Watcher, check_ranks, progress
 from workers.cluster import Cluster, WorkersFailed, node_name, reason_of, sendable
+from workers.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
 
@@ -43,38 +44,6 @@ POLL = 0.1  # seconds between two looks of the driver into the mailbox
 TIMEOUT = 1800  # seconds after which a rank that waits for another gives up
 
 FINAL = (Diverged, ValueError)  # trying again would end the same way
-
-
-class Mailbox:
-    """The actor between the ranks and the driver."""
-
-    def __init__(self):
-        self.letters: list[tuple] = []
-        self.stopping = False
-        self.failed = False
-
-    def post(self, *letter) -> None:
-        self.letters.append(letter)
-
-    def take(self) -> list[tuple]:
-        """The letters since the last time, in order."""
-        letters, self.letters = self.letters, []
-        return letters
-
-    def stop(self) -> None:
-        self.stopping = True
-
-    def is_stopping(self) -> bool:
-        return self.stopping
-
-    def fail(self, kind: str, message: str) -> None:
-        """For good; the first reason counts, others follow from it."""
-        if not self.failed:
-            self.failed = True
-            self.post("failed", kind, message)
-
-    def has_failed(self) -> bool:
-        return self.failed
 
 
 @dataclass(frozen=True)
