@@ -22,7 +22,7 @@ from nas.export.onnx_graph import to_onnx
 from nas.hardware.timing import processor_name
 from search_spaces import read_skeleton, unroll
 from supernets.attention import ATTENTIONS
-from supernets.operators import SETTINGS
+from supernets.operators import OPERATORS
 from supernets.supernet import Supernet
 
 SHAPE = (1, 28, 28)
@@ -47,7 +47,7 @@ def main(rounds: int) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    space = unroll(read_skeleton("mobile"), SETTINGS, list(ATTENTIONS), SHAPE, 10)
+    space = unroll(read_skeleton("mobile"), OPERATORS, ATTENTIONS, SHAPE, 10)
     supernet, random = Supernet(space).eval(), Random(0)
     times: dict[str, list[float]] = {"directly": [], "by torch.onnx.export": []}
     for number in range(rounds + 1):

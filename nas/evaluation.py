@@ -1,4 +1,4 @@
-"""One architecture: export it, give it batch-norm statistics of its own, measure every objective."""
+"""One architecture: export it, give it batch-norm statistics of its own, merge it, measure every objective."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from search_spaces import Architecture, SearchSpace, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
-from supernets.operators import SETTINGS
+from supernets.merging import merged
+from supernets.operators import OPERATORS
 from supernets.supernet import Supernet, resize
 from supernets.training import load_weights, training_device
 
@@ -34,7 +35,7 @@ BATCH = 500  # images scored at once
 
 def space_of(experiment: config.Experiment, splits: Splits) -> SearchSpace:
     """The search space of an experiment on its data."""
-    return unroll(experiment.space, SETTINGS, list(ATTENTIONS), splits.shape, len(splits.classes))
+    return unroll(experiment.space, OPERATORS, ATTENTIONS, splits.shape, len(splits.classes))
 
 
 def measures_of(experiment: config.Experiment) -> list[Measure]:
@@ -74,12 +75,17 @@ class Bench:
         """The search-validation images, (N, C, H, W), in the order of `validation_labels`."""
         return self._at("validation", shape)
 
-    def subnet(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
-        """The architecture exported, in evaluation mode, with statistics of its own if asked for."""
+    def branched(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
+        """The architecture exported as it was trained, in evaluation mode, with statistics of its own if asked."""
         subnet = self.supernet.export(architecture).to(self._images["calibration"].device)
         subnet = subnet.to(memory_format=torch.channels_last).eval()
         shape = self.space.input_shape(architecture.resolution)
         return recalibrate(subnet, self.calibration_images(shape)) if statistics else subnet
+
+    def subnet(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
+        """The architecture exported as it is deployed: what branches it was trained in are merged."""
+        subnet = merged(self.branched(architecture, statistics))
+        return subnet.to(memory_format=torch.channels_last)
 
     def _at(self, name: str, shape: tuple[int, int, int]) -> Tensor:
         if (name, shape) not in self._resized:

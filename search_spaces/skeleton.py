@@ -57,22 +57,24 @@ def read_skeleton(source: str | Mapping[str, Any]) -> dict[str, Any]:
 
 def unroll(
     skeleton: Mapping[str, Any],
-    operators: Mapping[str, Mapping[str, Sequence[Value]]],
-    attentions: Sequence[str],
-    image_shape: tuple[int, int, int],
+    operators: Mapping[str, Any],
+    attentions: Mapping[str, Any],
+    image_shape: tuple[int, ...],
     classes: int,
 ) -> SearchSpace:
-    """The search space of a skeleton, for images (C, H, W) of so many classes.
+    """The search space of a skeleton, for images (C, H, W) or signals (C, L) of so many classes.
 
     Args:
-        operators: the operators that exist, each with its settings and the values they may take.
-        attentions: the attentions that exist.
+        operators: the operators that exist (`supernets.operators.OPERATORS`); `settings`, `defaults` and
+            `dims` are read of each.
+        attentions: the attentions that exist; `dims` is read of each.
 
     Raises:
         ValueError: a key or value that is not allowed; the message names it, what is, and the nearest.
     """
     check_keys("space", skeleton, _KEYS)
-    known = {"operators": operators, "attentions": attentions}
+    dims = len(image_shape) - 1
+    known = {"operators": operators, "attentions": attentions, "dims": dims}
     stem = _stem(skeleton.get("stem", {}))
     if not isinstance(skeleton.get("stages"), Sequence) or not skeleton["stages"]:
         raise ValueError(
@@ -120,10 +122,10 @@ def _stage(where: str, stage: Any, skeleton: Mapping[str, Any], known: Mapping[s
         raise ValueError(f"{where} has no operators; give space.operators or {where}.operators")
     depths = _integers(f"{where}.depth", stage.get("depth", 1), least=1)
     block = Block(
-        options=_options(place["operators"], given["operators"], known["operators"]),
+        options=_options(place["operators"], given["operators"], known["operators"], known["dims"]),
         expansions=_numbers(place.get("expansion", ""), given.get("expansion", 1)),
         attentions=_attentions(
-            place.get("attention", ""), given.get("attention", "none"), known["attentions"]
+            place.get("attention", ""), given.get("attention", "none"), known["attentions"], known["dims"]
         ),
         weight_bits=_bits(place.get("weight_bits", ""), given.get("weight_bits", 32)),
         activation_bits=_bits(place.get("activation_bits", ""), given.get("activation_bits", 32)),
@@ -139,20 +141,20 @@ def _stage(where: str, stage: Any, skeleton: Mapping[str, Any], known: Mapping[s
     )
 
 
-def _options(
-    where: str, listed: Any, known: Mapping[str, Mapping[str, Sequence[Value]]]
-) -> tuple[Option, ...]:
+def _options(where: str, listed: Any, known: Mapping[str, Any], dims: int) -> tuple[Option, ...]:
     options = []
     for entry in _listed(listed):
         name, narrowed = (entry, {}) if isinstance(entry, str) else _only_item(where, entry)
         if name not in known:
             raise unknown(f"{where}: the operator {name!r}", name, known)
-        settings = known[name]
+        _check_dims(f"{where}: the operator {name}", name, known, dims)
+        settings = known[name].settings
+        offered = {**settings, **getattr(known[name], "defaults", {})}
         check_keys(f"{where}.{name}", narrowed, settings)
         chosen = {
             setting: _narrow(f"{where}.{name}.{setting}", narrowed[setting], values)
             if setting in narrowed
-            else tuple(_value(value) for value in values)
+            else tuple(_value(value) for value in offered[setting])
             for setting, values in settings.items()
         }
         options.append(Option(name, tuple(sorted(chosen.items()))))
@@ -187,13 +189,23 @@ def _narrow(where: str, given: Any, allowed: Sequence[Value]) -> tuple[Value, ..
     return tuple(sorted(values, key=lambda value: names.index(_plain(value))))
 
 
-def _attentions(where: str, given: Any, known: Sequence[str]) -> tuple[str, ...]:
+def _attentions(where: str, given: Any, known: Mapping[str, Any], dims: int) -> tuple[str, ...]:
     # YAML reads an unquoted `none` as a string, but a person may well write ~ or null
     names = _distinct(where, ["none" if name is None else name for name in _listed(given)])
     for name in names:
         if name not in known:
             raise unknown(f"{where}: the attention {name!r}", name, known)
+        _check_dims(f"{where}: the attention {name}", name, known, dims)
     return names
+
+
+def _check_dims(what: str, name: str, known: Mapping[str, Any], dims: int) -> None:
+    def works(one: str) -> bool:
+        return dims in getattr(known[one], "dims", (2,))
+
+    if not works(name):
+        kind = "signals, which have one dimension" if dims == 1 else "images"
+        raise ValueError(f"{what} does not work on {kind}; those that do: {', '.join(filter(works, known))}")
 
 
 def _bits(where: str, given: Any) -> tuple[int, ...]:

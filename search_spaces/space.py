@@ -25,12 +25,13 @@ from search_spaces.vectors import Decision, Layout, choice_column, get, get_choi
 class SearchSpace:
     """Everything that may vary between a stem and a classifier.
 
-    `image_shape` is (C, H, W) of the data; a resolution r stands for images of height r and
-    proportional width. `head_width` is the width of the 1×1 convolution before the pooling, 0 for none.
+    `image_shape` is (C, H, W) of images or (C, L) of signals; a resolution r stands for images of
+    height r and proportional width, or signals of length r. `head_width` is the width of the 1×1
+    convolution before the pooling, 0 for none.
     """
 
     name: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     classes: int
     resolutions: tuple[int, ...]
     stem: Stem
@@ -65,10 +66,15 @@ class SearchSpace:
     def decisions(self) -> tuple[Decision, ...]:
         return self._layout.decisions
 
-    def input_shape(self, resolution: int) -> tuple[int, int, int]:
-        """(C, H, W) of the images that an architecture of this resolution works on."""
-        channels, height, width = self.image_shape
-        return channels, resolution, max(1, round(width * resolution / height))
+    @property
+    def dims(self) -> int:
+        """2 for images, 1 for signals."""
+        return len(self.image_shape) - 1
+
+    def input_shape(self, resolution: int) -> tuple[int, ...]:
+        """(C, H, W) of the images, or (C, L) of the signals, that an architecture of this resolution works on."""
+        channels, height, *width = self.image_shape
+        return channels, resolution, *(max(1, round(side * resolution / height)) for side in width)
 
     def check(self, architecture: Architecture) -> None:
         """Raise ValueError, naming the place, if the architecture is not of this space."""

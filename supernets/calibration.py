@@ -11,15 +11,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from supernets.spatial import BATCH_NORMS
+
 
 @torch.no_grad()
 def recalibrate(subnet: nn.Module, images: Tensor, batch_size: int = 256) -> nn.Module:
-    """The subnet in evaluation mode with statistics from `images`, (N, C, H, W) at its own resolution.
+    """The subnet in evaluation mode with statistics from `images`, (N, C, H, W) or (N, C, L), at its own resolution.
 
     Everything but batch norm works as in evaluation. A last batch of fewer than half of `batch_size`
     is left out unless it is the only one.
     """
-    norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in subnet.modules() if isinstance(module, BATCH_NORMS)]
     subnet.eval()
     for norm in norms:
         norm.reset_running_stats()

@@ -1,4 +1,5 @@
-"""What an architecture costs: MACs, parameters, bytes. Counted on what `export` returns, never declared.
+"""What an architecture costs: MACs, parameters, bytes. Counted on what `export` returns, merged
+as it is deployed, never declared.
 
 The count of every block in every width is tabled, so that the cost of ten thousand architectures is one
 numpy expression; a test holds table = count.
@@ -16,13 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from search_spaces import Architecture, SearchSpace, Stage, StageChoice
+from supernets.merging import merged
 from supernets.supernet import ElasticBlock, Supernet
 
 COSTS = ("macs", "parameters", "bytes")
 
 
-def count(network: nn.Module, input_shape: tuple[int, int, int]) -> np.ndarray:
-    """MACs of one image of (C, H, W), parameters, and bytes of a network, as (3,) integers.
+def count(network: nn.Module, input_shape: tuple[int, ...]) -> np.ndarray:
+    """MACs of one image of (C, H, W) or signal of (C, L), parameters, and bytes of a network, as (3,) integers.
 
     MACs are multiply-accumulates of convolutions and matrix products; batch norm is folded when deployed
     and does not count. Bytes are those of all parameters and statistics as they are stored.
@@ -33,7 +35,7 @@ def count(network: nn.Module, input_shape: tuple[int, int, int]) -> np.ndarray:
     return np.array([macs(network, input_shape), sizes, stored], dtype=np.int64)
 
 
-def macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
+def macs(network: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of one image of (C, H, W)."""
     device = next((tensor.device for tensor in network.parameters()), torch.get_default_device())
     training = network.training
@@ -156,6 +158,7 @@ class CostTable:
         else:
             before = self.space.stages[s - 1].widths if s else (self.space.stem.width,)
         choices = stage.blocks[b].choices
+        known: dict[tuple, np.ndarray] = {}
         table = np.zeros(
             (len(before), len(stage.widths), len(self.space.resolutions), len(choices), 3), np.int64
         )
@@ -165,18 +168,24 @@ class CostTable:
                 if b and i != o:
                     continue  # inside a stage the width does not change
                 for c, choice in enumerate(choices):
-                    network = block.export(choice, in_channels, width)
                     for r, size in enumerate(sizes):
-                        table[i, o, r, c] = count(network, (in_channels, *size))
+                        for key, (layers, channels, stride) in block.parts(
+                            choice, in_channels, width
+                        ).items():
+                            if (key, size) not in known:  # few parts make up many choices
+                                part = merged(nn.Sequential(layers()))
+                                known[key, size] = count(part, (channels, *size))
+                            table[i, o, r, c] += known[key, size]
+                            size = tuple(-(-side // stride) for side in size)
         return table
 
     @cached_property
     def _places(self) -> list[tuple[int, int]]:
         return [(s, b) for s, b, _, _ in self.space.blocks]
 
-    def _shape(self, resolution: int, stages: Sequence[Stage]) -> tuple[int, int]:
-        """(H, W) after the stem and the given stages: each stride divides and rounds up."""
-        _, height, width = self.space.input_shape(resolution)
+    def _shape(self, resolution: int, stages: Sequence[Stage]) -> tuple[int, ...]:
+        """(H, W) or (L,) after the stem and the given stages: each stride divides and rounds up."""
+        _, *sides = self.space.input_shape(resolution)
         for stride in (self.space.stem.stride, *(stage.stride for stage in stages)):
-            height, width = -(-height // stride), -(-width // stride)
-        return height, width
+            sides = [-(-side // stride) for side in sides]
+        return tuple(sides)

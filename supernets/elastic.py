@@ -6,43 +6,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernets.slicing import leading
+from supernets.slicing import copied, leading
+from supernets.spatial import GLOBAL_POOLS, NORMS, conv, convolution, mean
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish, "silu": nn.SiLU}
-
-
-def copied(module: nn.Module, **tensors: Tensor | None) -> nn.Module:
-    """The module with copies of the given tensors as its parameters and buffers."""
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                getattr(module, name).copy_(tensor)
-    return module
 
 
 class Pointwise(nn.Module):
     """1×1 convolution without bias; the low channels are shared by all widths."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, dims: int = 2):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[1] * dims))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:
-        return F.conv2d(x, leading(self.weight, out_channels, x.shape[1]))
+        return conv(x, leading(self.weight, out_channels, x.shape[1]))
 
     def export(self, in_channels: int, out_channels: int) -> nn.Module:
-        convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        return copied(convolution, weight=leading(self.weight, out_channels, in_channels))
+        return convolution(leading(self.weight, out_channels, in_channels))
 
 
-class Norm(nn.BatchNorm2d):
-    """Batch norm of any width up to its own.
+class Norm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm of any width up to its own, over images or signals.
 
     In training it normalises by the batch and keeps no running statistics: those of one architecture
     would be wrong for every other. Its buffers stay as they were made; a subnet gets statistics of its
     own from `supernets.calibration`.
     """
+
+    def __init__(self, channels: int, dims: int = 2):
+        super().__init__(channels)
+        self.dims = dims
 
     def forward(self, x: Tensor) -> Tensor:
         width = x.shape[1]
@@ -53,8 +48,9 @@ class Norm(nn.BatchNorm2d):
         return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=self.eps)
 
     def export(self, width: int) -> nn.Module:
+        plain = NORMS[self.dims](width, eps=self.eps, device=self.weight.device, dtype=self.weight.dtype)
         return copied(
-            nn.BatchNorm2d(width, eps=self.eps),
+            plain,
             weight=self.weight[:width],
             bias=self.bias[:width],
             running_mean=self.running_mean[:width],
@@ -65,15 +61,17 @@ class Norm(nn.BatchNorm2d):
 class Classifier(nn.Module):
     """Global average pooling and a linear layer on the channels that are there."""
 
-    def __init__(self, channels: int, classes: int):
+    def __init__(self, channels: int, classes: int, dims: int = 2):
         super().__init__()
+        self.dims = dims
         self.weight = nn.Parameter(torch.empty(classes, channels))
         self.bias = nn.Parameter(torch.zeros(classes))
         nn.init.normal_(self.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.mean((2, 3)), self.weight[:, : x.shape[1]], self.bias)
+        return F.linear(mean(x), self.weight[:, : x.shape[1]], self.bias)
 
     def export(self, channels: int) -> nn.Module:
-        linear = copied(nn.Linear(channels, len(self.bias)), weight=self.weight[:, :channels], bias=self.bias)
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+        plain = nn.Linear(channels, len(self.bias), device=self.weight.device, dtype=self.weight.dtype)
+        linear = copied(plain, weight=self.weight[:, :channels], bias=self.bias)
+        return nn.Sequential(GLOBAL_POOLS[self.dims](1), nn.Flatten(), linear)

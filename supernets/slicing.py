@@ -1,15 +1,18 @@
-"""How a small weight is cut from a large one. Every slice is a view, so gradients reach the large weight."""
+"""How a small weight is cut from a large one, and copied. Every slice is a view, so gradients reach the
+large weight."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def center(weight: Tensor, kernel_size: int) -> Tensor:
-    """The middle kernel_size × kernel_size of a (..., K, K) weight (once-for-all, Cai et al., ICLR 2020)."""
+    """The middle of an (O, I, K) or (O, I, K, K) weight, kernel_size along each dimension of space
+    (once-for-all, Cai et al., ICLR 2020)."""
     start = (weight.shape[-1] - kernel_size) // 2
-    stop = start + kernel_size
-    return weight[..., start:stop, start:stop]
+    middle = slice(start, start + kernel_size)
+    return weight[(..., *[middle] * (weight.ndim - 2))]
 
 
 def leading(weight: Tensor, out_channels: int, in_channels: int) -> Tensor:
@@ -20,3 +23,12 @@ def leading(weight: Tensor, out_channels: int, in_channels: int) -> Tensor:
 def same_padding(kernel_size: int, dilation: int = 1) -> int:
     """The padding that keeps the size at stride 1, for an odd kernel; dilation widens it."""
     return dilation * (kernel_size // 2)
+
+
+def copied(module: nn.Module, **tensors: Tensor | None) -> nn.Module:
+    """The module with copies of the given tensors as its parameters and buffers."""
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                getattr(module, name).copy_(tensor)
+    return module

@@ -7,16 +7,21 @@ active subnet to set, reset or forget.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces import Architecture, Block, Choice, SearchSpace
-from supernets.attention import ATTENTIONS
-from supernets.elastic import ACTIVATIONS, Classifier, Norm, Pointwise, copied
-from supernets.operators import OPERATORS
+from supernets.attention import make_attention
+from supernets.elastic import ACTIVATIONS, Classifier, Norm, Pointwise
+from supernets.operators import is_normalized, make_operator, paths
 from supernets.slicing import same_padding
+from supernets.spatial import CONVOLUTIONS, convolution
+
+Layers = OrderedDict[str, nn.Module]
+Part = tuple[Callable[[], Layers], int, int]
 
 
 class Supernet(nn.Module):
@@ -41,13 +46,16 @@ class Supernet(nn.Module):
         width = space.stem.width
         for _, number, stage, block in space.blocks:
             stride = stage.stride if number == 0 else 1
-            self.blocks.append(ElasticBlock(block, width, max(stage.widths), stride, stage.activation))
+            self.blocks.append(
+                ElasticBlock(block, width, max(stage.widths), stride, stage.activation, space.dims)
+            )
             width = max(stage.widths)
-        self.head = Head(width, space.head_width, space.activation) if space.head_width else None
-        self.classifier = Classifier(space.head_width or width, space.classes)
+        head = Head(width, space.head_width, space.activation, space.dims) if space.head_width else None
+        self.head = head
+        self.classifier = Classifier(space.head_width or width, space.classes, space.dims)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
-        """(N, C, H, W) images to (N, classes) logits, through one architecture."""
+        """(N, C, H, W) images, or (N, C, L) signals, to (N, classes) logits, through one architecture."""
         x = self.stem(resize(images, self.space.input_shape(architecture.resolution)))
         for position, choice, width in self.rows(architecture):
             x = self.blocks[position](x, choice, width)
@@ -92,7 +100,7 @@ class Stem(nn.Module):
     def __init__(self, space: SearchSpace):
         super().__init__()
         kernel_size = space.stem.kernel_size
-        self.convolution = nn.Conv2d(
+        self.convolution = CONVOLUTIONS[space.dims](
             space.image_shape[0],
             space.stem.width,
             kernel_size,
@@ -101,7 +109,7 @@ class Stem(nn.Module):
             bias=False,
         )
         nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out", nonlinearity="relu")
-        self.norm = Norm(space.stem.width)
+        self.norm = Norm(space.stem.width, space.dims)
         self.activation = ACTIVATIONS[space.activation]()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,12 +117,10 @@ class Stem(nn.Module):
 
     def export(self) -> nn.Module:
         old = self.convolution
-        convolution = nn.Conv2d(
-            old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False
-        )
-        width = old.out_channels
         return nn.Sequential(
-            copied(convolution, weight=old.weight), self.norm.export(width), type(self.activation)()
+            convolution(old.weight, old.stride, old.padding),
+            self.norm.export(old.out_channels),
+            type(self.activation)(),
         )
 
 
@@ -125,45 +131,98 @@ class ElasticBlock(nn.Module):
     bottleneck. Norms belong to an operator: what a convolution and a pooling put out is not alike.
     """
 
-    def __init__(self, block: Block, in_channels: int, out_channels: int, stride: int, activation: str):
+    def __init__(
+        self,
+        block: Block,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        activation: str,
+        dims: int = 2,
+    ):
         super().__init__()
         hidden = hidden_channels(in_channels, max(block.expansions))
         self.stride = stride
-        self.expand, self.expand_norm = Pointwise(in_channels, hidden), Norm(hidden)
+        self.expand, self.expand_norm = Pointwise(in_channels, hidden, dims), Norm(hidden, dims)
         self.operators = nn.ModuleDict(
             {
-                option.operator: OPERATORS[option.operator](hidden, stride, **dict(option.settings))
+                option.operator: make_operator(
+                    option.operator, hidden, stride, dict(option.settings), activation, dims
+                )
                 for option in block.options
             }
         )
-        self.norms = nn.ModuleDict({option.operator: Norm(hidden) for option in block.options})
-        self.attentions = nn.ModuleDict({name: ATTENTIONS[name](hidden) for name in block.attentions})
-        self.project, self.project_norm = Pointwise(hidden, out_channels), Norm(out_channels)
+        self.norms = nn.ModuleDict(
+            {
+                option.operator: Norm(hidden, dims)
+                for option in block.options
+                if not is_normalized(option.operator)
+            }
+        )
+        self.attentions = nn.ModuleDict(
+            {name: make_attention(name, hidden, dims) for name in block.attentions}
+        )
+        self.project = Pointwise(hidden, out_channels, dims)
+        banks = sorted({paths(choice.operator, choice.settings) for choice in block.choices})
+        self.project_norms = nn.ModuleDict({str(number): Norm(out_channels, dims) for number in banks})
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor, choice: Choice, width: int) -> Tensor:
         hidden = hidden_channels(x.shape[1], choice.expansion)
         y = self.activation(self.expand_norm(self.expand(x, hidden)))
         y = self.operators[choice.operator](y, **dict(choice.settings))
-        y = self.activation(self.norms[choice.operator](y))
+        if choice.operator in self.norms:
+            y = self.activation(self.norms[choice.operator](y))
         y = self.attentions[choice.attention](y)
-        y = self.project_norm(self.project(y, width))
+        y = self.project_norm(choice)(self.project(y, width))
         return x + y if self.residual(x.shape[1], width) else y
 
     def export(self, choice: Choice, in_channels: int, width: int) -> nn.Module:
+        parts = (part for part, _, _ in self.parts(choice, in_channels, width).values())
+        rows = OrderedDict(row for part in parts for row in part().items())
+        return (Residual if self.residual(in_channels, width) else nn.Sequential)(rows)
+
+    def parts(self, choice: Choice, in_channels: int, width: int) -> dict[tuple, Part]:
+        """What a choice exports, in order: by all that it depends on, a function that makes its layers, the
+        channels it takes, and its stride."""
         hidden = hidden_channels(in_channels, choice.expansion)
-        parts = OrderedDict(
-            expand=self.expand.export(in_channels, hidden),
-            expand_norm=self.expand_norm.export(hidden),
-            expand_activation=type(self.activation)(),
-            operator=self.operators[choice.operator].export(hidden, **dict(choice.settings)),
-            norm=self.norms[choice.operator].export(hidden),
-            activation=type(self.activation)(),
-            attention=self.attentions[choice.attention].export(hidden),
-            project=self.project.export(hidden, width),
-            project_norm=self.project_norm.export(width),
-        )
-        return (Residual if self.residual(in_channels, width) else nn.Sequential)(parts)
+
+        def expand() -> Layers:
+            return OrderedDict(
+                expand=self.expand.export(in_channels, hidden),
+                expand_norm=self.expand_norm.export(hidden),
+                expand_activation=type(self.activation)(),
+            )
+
+        def operator() -> Layers:
+            layers = OrderedDict(
+                operator=self.operators[choice.operator].export(hidden, **dict(choice.settings))
+            )
+            if choice.operator in self.norms:
+                layers["norm"] = self.norms[choice.operator].export(hidden)
+                layers["activation"] = type(self.activation)()
+            return layers
+
+        def attention() -> Layers:
+            return OrderedDict(attention=self.attentions[choice.attention].export(hidden))
+
+        def project() -> Layers:
+            return OrderedDict(
+                project=self.project.export(hidden, width),
+                project_norm=self.project_norm(choice).export(width),
+            )
+
+        return {
+            ("expand", in_channels, hidden): (expand, in_channels, 1),
+            ("operator", choice.operator, choice.settings, hidden): (operator, hidden, self.stride),
+            ("attention", choice.attention, hidden): (attention, hidden, 1),
+            ("project", hidden, width): (project, hidden, 1),
+        }
+
+    def project_norm(self, choice: Choice) -> Norm:
+        """The last norm of a choice: one for each number of summed paths (Shadow BN, MixPath: Chu et al.,
+        ICCV 2023), since their sums have statistics of different size."""
+        return self.project_norms[str(paths(choice.operator, choice.settings))]
 
     def residual(self, in_channels: int, width: int) -> bool:
         return self.stride == 1 and in_channels == width
@@ -179,10 +238,10 @@ class Residual(nn.Sequential):
 class Head(nn.Module):
     """The 1×1 convolution before the pooling."""
 
-    def __init__(self, in_channels: int, width: int, activation: str):
+    def __init__(self, in_channels: int, width: int, activation: str, dims: int = 2):
         super().__init__()
         self.width = width
-        self.convolution, self.norm = Pointwise(in_channels, width), Norm(width)
+        self.convolution, self.norm = Pointwise(in_channels, width, dims), Norm(width, dims)
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,8 +257,11 @@ def hidden_channels(in_channels: int, expansion: float) -> int:
     return max(1, round(in_channels * expansion))
 
 
-def resize(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """(N, C, H, W) images at the height and width of `shape`, untouched if they have it."""
-    if images.shape[-2:] == shape[-2:]:
+def resize(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W) images, or (N, C, L) signals, at the size of `shape`, untouched if they have it."""
+    if images.shape[2:] == shape[1:]:
         return images
-    return F.interpolate(images, shape[-2:], mode="bilinear", antialias=True, align_corners=False)
+    flat = images.unsqueeze(2) if images.ndim == 3 else images  # a signal is an image of one row
+    size = (1, *shape[1:]) if images.ndim == 3 else shape[1:]
+    scaled = F.interpolate(flat, size, mode="bilinear", antialias=True, align_corners=False)
+    return scaled.squeeze(2) if images.ndim == 3 else scaled

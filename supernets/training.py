@@ -139,7 +139,8 @@ class _Loop:
         self.steps, self.path, self.rank, self.ranks = steps, path, rank, ranks
         self.named = dict(supernet.named_parameters())
         self.device = next(iter(self.named.values())).device
-        self.optimizer = _optimizer(self.named, settings)
+        self.optimizer = _optimizer(supernet, settings)
+        self.constrained = [module for module in supernet.modules() if hasattr(module, "constrain")]
         self.step = self.rollbacks = 0
         self.best_loss = math.inf  # the lowest mean loss of any look so far
         self.losses: list[Tensor] = []  # since the last look, still on the device
@@ -154,7 +155,7 @@ class _Loop:
         """One optimiser step through what the sampler plans, gradients of all its architectures added."""
         self.supernet.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.rate() * group["factor"]
         # None, not zero: what was not trained must get no momentum and no decay
         self.optimizer.zero_grad(set_to_none=True)
         plan = self.sampler.plan(self.step, self.random("plan"))
@@ -165,6 +166,9 @@ class _Loop:
         # a gradient that is not a number ruins the weights before any loss shows it
         self.losses.append(torch.where(norm.isfinite(), loss, math.nan))
         self.optimizer.step()
+        with torch.no_grad():
+            for module in self.constrained:
+                module.constrain()
         self.step += 1
 
     def backward(self, plan: Plan, images: Tensor, labels: Tensor) -> Tensor:
@@ -259,7 +263,7 @@ class _Loop:
                 "or start over with --fresh"
             )
         load_weights(self.supernet, tensors, self.path)
-        self.optimizer = _optimizer(self.named, self.settings)
+        self.optimizer = _optimizer(self.supernet, self.settings)
         for name, parameter in self.named.items():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
                 # the layout of the weight, or the update would round differently than without a stop
@@ -377,14 +381,24 @@ def _gathered(state: dict[str, Any]) -> list[dict[str, Any]]:
     return states
 
 
-def _optimizer(named: Mapping[str, nn.Parameter], settings: Training) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; what has one dimension, norms and biases, does not decay."""
-    decayed = [parameter for parameter in named.values() if parameter.ndim > 1]
-    plain = [parameter for parameter in named.values() if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+def _optimizer(supernet: nn.Module, settings: Training) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; what has one dimension, norms and biases, does not decay, nor does what
+    an operator lets learn at a rate of its own."""
+    own = {
+        getattr(module, name): factor
+        for module in supernet.modules()
+        for name, factor in getattr(module, "rates", {}).items()
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in supernet.parameters():
+        decay = settings.weight_decay if parameter.ndim > 1 and parameter not in own else 0.0
+        groups.setdefault((own.get(parameter, 1.0), decay), []).append(parameter)
     return torch.optim.SGD(
-        groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0
+        [
+            {"params": parameters, "weight_decay": decay, "factor": factor}
+            for (factor, decay), parameters in groups.items()
+        ],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.momentum > 0,
     )

@@ -8,13 +8,9 @@ from collections.abc import Iterator
 from nas.storage.records import Candidate, Objective
 from search_spaces import Architecture, Choice, SearchSpace, unroll
 from search_spaces.skeleton import read_skeleton
+from supernets.attention import ATTENTIONS
+from supernets.operators import OPERATORS
 
-OPERATORS = {
-    "depthwise": {"kernel_size": (3, 5, 7), "dilation": (1, 2)},
-    "mixed": {"kernels": ((3, 5), (3, 5, 7))},
-    "max_pool": {"kernel_size": (3, 5)},
-    "identity": {},
-}
 OBJECTIVES = (
     Objective("accuracy", "accuracy", "%", "maximize"),
     Objective("macs", "macs", "MACs", "minimize"),
@@ -24,7 +20,7 @@ OBJECTIVES = (
 
 def space(skeleton: str = "digits", **changed) -> SearchSpace:
     """A preset on 8×8 images of ten classes, some keys of its skeleton changed."""
-    return unroll({**read_skeleton(skeleton), **changed}, OPERATORS, ["none", "se"], (1, 8, 8), 10)
+    return unroll({**read_skeleton(skeleton), **changed}, OPERATORS, ATTENTIONS, (1, 8, 8), 10)
 
 
 def small_space() -> SearchSpace:

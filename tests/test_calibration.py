@@ -17,7 +17,7 @@ from nas.evaluation import accuracy_of
 from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
-from supernets.operators import SETTINGS
+from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers.uniform import Uniform
 from supernets.supernet import Supernet
@@ -26,7 +26,7 @@ from supernets.training import train
 
 @pytest.fixture(scope="module")
 def space() -> SearchSpace:
-    return unroll(read_skeleton("tiny"), SETTINGS, list(ATTENTIONS), (1, 8, 8), 10)
+    return unroll(read_skeleton("tiny"), OPERATORS, ATTENTIONS, (1, 8, 8), 10)
 
 
 @pytest.fixture

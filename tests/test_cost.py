@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from search_spaces import Architecture, SearchSpace, StageChoice, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.cost import COSTS, CostTable, count, macs
-from supernets.operators import SETTINGS
+from supernets.operators import OPERATORS
 from supernets.supernet import Supernet
 
 ELASTIC = {  # several resolutions, an image that is not square, a head, strides that do not divide
@@ -44,7 +44,7 @@ SMALL = {
 
 
 def space_of(skeleton, image_shape=(1, 8, 8)) -> SearchSpace:
-    return unroll(read_skeleton(skeleton), SETTINGS, list(ATTENTIONS), image_shape, 10)
+    return unroll(read_skeleton(skeleton), OPERATORS, ATTENTIONS, image_shape, 10)
 
 
 SPACES = {

@@ -22,15 +22,16 @@ from dashboard.words import quantity
 from nas.storage.records import Candidate, Constraint, Export, Latency, Objective, Run, TrainingPoint
 from nas.storage.store import Store
 from search_spaces import Choice, read_skeleton, unroll
+from supernets.attention import ATTENTIONS
+from supernets.operators import OPERATORS
 
-OPERATORS = {"depthwise": {"kernel_size": (3, 5, 7), "dilation": (1, 2)}, "mixed": {"kernels": ((3, 5),)}}
 SKELETON = {
     "stages": [{"width": [8, 16], "depth": [1, 2], "stride": 2}],
-    "operators": ["depthwise", "mixed"],
+    "operators": ["depthwise", {"mixed": {"kernels": [3, 5]}}],
     "expansion": [1, 4],
     "attention": ["none", "se"],
 }
-SPACE = unroll(read_skeleton(SKELETON), OPERATORS, ("none", "se"), (1, 28, 28), 10)
+SPACE = unroll(read_skeleton(SKELETON), OPERATORS, ATTENTIONS, (1, 28, 28), 10)
 ACCURACY = Objective("accuracy", "accuracy", "%", "maximize")
 LATENCY = Objective("latency", "latency_ms", "ms", "minimize")
 RUN = Run(

@@ -47,7 +47,7 @@ def test_the_experiment_and_the_skeleton_of_the_readme_are_read():
     from search_spaces import read_skeleton, unroll
     from search_spaces.strict import parse_yaml
     from supernets.attention import ATTENTIONS
-    from supernets.operators import SETTINGS
+    from supernets.operators import OPERATORS
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     written, skeleton = (
@@ -55,7 +55,7 @@ def test_the_experiment_and_the_skeleton_of_the_readme_are_read():
     )
 
     assert experiment(written).constraints[1].max == 300_000
-    assert unroll(read_skeleton(skeleton), SETTINGS, list(ATTENTIONS), (3, 64, 64), 10).size > 10**6
+    assert unroll(read_skeleton(skeleton), OPERATORS, ATTENTIONS, (3, 64, 64), 10).size > 10**6
 
 
 def test_the_operator_of_the_readme_is_the_one_in_the_folder():

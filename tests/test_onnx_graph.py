@@ -20,7 +20,8 @@ from nas.export.onnx_graph import onnx_of, to_onnx
 from nas.export.onnx_layers import FUNCTIONS, LAYERS, UnknownModule
 from search_spaces import read_skeleton, unroll
 from supernets.attention import ATTENTIONS
-from supernets.operators import SETTINGS
+from supernets.operators import OPERATORS
+from supernets.spatial import BATCH_NORMS
 from supernets.supernet import Supernet
 
 SHAPE = (4, 9, 7)
@@ -48,7 +49,7 @@ def ready(network: nn.Module, seed: int = 0) -> nn.Module:
     """In evaluation mode, with batch-norm statistics as unlike 0 and 1 as training makes them."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        if isinstance(module, BATCH_NORMS) and module.running_mean is not None:
             module.running_mean.normal_(0, 0.5, generator=generator)
             module.running_var.uniform_(0.2, 2.0, generator=generator)
             if module.affine:
@@ -76,7 +77,32 @@ def nodes(model: bytes) -> list[str]:
     return [node.op_type for node in onnx.load_from_string(model).graph.node]
 
 
+def signal(layer):
+    """The layer on the images' rows, one after the other: (N, 4, 63)."""
+    return lambda: nn.Sequential(nn.Flatten(2), layer())
+
+
 LAYER_CASES = {
+    nn.Conv1d: [
+        signal(lambda: nn.Conv1d(4, 6, 5, stride=2, padding=4, dilation=2, groups=2)),
+        signal(lambda: nn.Conv1d(4, 6, 4, padding="same", bias=False)),
+        signal(lambda: nn.Conv1d(4, 6, 4, padding="valid")),
+    ],
+    nn.BatchNorm1d: [
+        signal(lambda: nn.BatchNorm1d(4)),
+        signal(lambda: nn.Sequential(nn.Conv1d(4, 6, 3, bias=False), nn.BatchNorm1d(6))),
+    ],
+    nn.MaxPool1d: [
+        signal(lambda: nn.MaxPool1d(3, 2, 1)),
+        signal(lambda: nn.MaxPool1d(3, 2, dilation=2)),
+        signal(lambda: nn.MaxPool1d(2, 3, 1, ceil_mode=True)),
+    ],
+    nn.AvgPool1d: [
+        signal(lambda counted=counted, ceil=ceil: nn.AvgPool1d(4, 3, 1, ceil, counted))
+        for counted in (True, False)
+        for ceil in (True, False)
+    ],
+    nn.AdaptiveAvgPool1d: [signal(lambda: nn.AdaptiveAvgPool1d(1))],
     nn.Conv2d: [
         lambda: nn.Conv2d(4, 6, 3),
         lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
@@ -310,7 +336,7 @@ def seconds(run) -> float:
 
 @pytest.mark.parametrize("preset", ["tiny", "digits"])
 def test_every_subnet_of_a_preset_is_known(preset):
-    space = unroll(read_skeleton(preset), SETTINGS, list(ATTENTIONS), (3, 16, 16), classes=5)
+    space = unroll(read_skeleton(preset), OPERATORS, ATTENTIONS, (3, 16, 16), classes=5)
     supernet = Supernet(space).eval()
     for seed in range(6):
         architecture = space.sample(Random(seed))

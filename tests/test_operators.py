@@ -1,5 +1,6 @@
 """Whatever mixes space keeps one promise: (N, C, H, W) in, ceil(H/s) x ceil(W/s) out, at any width; what it exports
-computes what it computes, wherever it runs; and a narrow choice reads nothing but its own slice.
+computes what it computes, merged or not, wherever it runs; and a narrow choice reads nothing but its own slice.
+The same for signals, (N, C, L), where it says that it works on them.
 
 Every operator and attention in its folder is tested here the moment its file exists, with each of its choices.
 """
@@ -21,14 +22,18 @@ from torch import Tensor, nn
 
 from nas.export.onnx_graph import to_onnx
 from search_spaces import SearchSpace, unroll
-from supernets.attention import ATTENTIONS
+from supernets.attention import ATTENTIONS, make_attention
+from supernets.calibration import recalibrate
 from supernets.cost import CostTable, count
-from supernets.operators import OPERATORS, SETTINGS
+from supernets.merging import embedded, enlarged, fold, forms, merged
+from supernets.operators import OPERATORS, make_operator
 from supernets.slicing import center, leading, same_padding
+from supernets.spatial import BATCH_NORMS
 from supernets.supernet import Supernet
 
 WIDEST, NARROWEST = 22, 1  # 22: no other size of a weight is likely to be the same
 SIZES = {"even": (12, 16), "odd": (13, 9)}
+REGISTRY = OPERATORS | ATTENTIONS
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,24 @@ class Case:
     name: str
     setting: tuple[tuple[str, object], ...] = ()
     stride: int = 1
+    dims: int = 2
 
     def __str__(self) -> str:
         settings = ",".join(f"{name}={value}" for name, value in self.setting).replace(" ", "")
-        return f"{self.name}({settings})" + (f"/{self.stride}" if self.stride > 1 else "")
-
-    @property
-    def is_attention(self) -> bool:
-        return self.name in ATTENTIONS
+        return (
+            f"{self.name}({settings})"
+            + (f"/{self.stride}" if self.stride > 1 else "")
+            + ("-signal" if self.dims == 1 else "")
+        )
 
     def made(self, channels: int = WIDEST, seed: int = 0) -> nn.Module:
         """The whole operator, as the supernet holds it, with no weight left at 0 or 1."""
         torch.manual_seed(seed)
-        if self.is_attention:
-            module = ATTENTIONS[self.name](channels)
+        if self.name in ATTENTIONS:
+            module = make_attention(self.name, channels, self.dims)
         else:
-            module = OPERATORS[self.name](channels, self.stride, **SETTINGS[self.name])
+            offered = OPERATORS[self.name].settings
+            module = make_operator(self.name, channels, self.stride, offered, dims=self.dims)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -65,24 +72,39 @@ class Case:
     def run(self, module: nn.Module, images: Tensor) -> Tensor:
         return module(images, **dict(self.setting))
 
+    def images(
+        self, channels: int, size: tuple[int, int] = (12, 16), count: int = 2, seed: int = 1
+    ) -> Tensor:
+        """Images, or signals as long as the images are high."""
+        return images(channels, size[: self.dims], count, seed)
+
 
 def choices(name: str) -> list[tuple]:
-    values = ([(setting, value) for value in offered] for setting, offered in SETTINGS[name].items())
+    values = (
+        [(setting, value) for value in offered] for setting, offered in OPERATORS[name].settings.items()
+    )
     return list(itertools.product(*values))
 
 
-ATTENTION_CASES = [Case(name) for name in ATTENTIONS]
+def dims_of(name: str) -> tuple[int, ...]:
+    return getattr(REGISTRY[name], "dims", (2,))
+
+
 CASES = [
-    Case(name, setting, stride) for name in OPERATORS for setting in choices(name) for stride in (1, 2)
-] + ATTENTION_CASES
-LAST = [Case(name, choices(name)[-1], stride) for name in OPERATORS for stride in (1, 2)] + ATTENTION_CASES
+    Case(name, setting, stride, dims)
+    for name in OPERATORS
+    for dims in dims_of(name)
+    for setting in choices(name)
+    for stride in (1, 2)
+] + [Case(name, dims=dims) for name in ATTENTIONS for dims in dims_of(name)]
+LAST = [case for case in CASES if case.name in ATTENTIONS or case.setting == choices(case.name)[-1]]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_width = pytest.mark.parametrize("channels", [WIDEST, 9, NARROWEST])
 each_size = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 
 
-def images(channels: int, size: tuple[int, int] = (12, 16), count: int = 2, seed: int = 1) -> Tensor:
+def images(channels: int, size: tuple[int, ...] = (12, 16), count: int = 2, seed: int = 1) -> Tensor:
     return torch.randn(count, channels, *size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -96,7 +118,7 @@ def test_every_file_of_the_folders_is_registered():
 
 @pytest.mark.parametrize("name", [*OPERATORS, *ATTENTIONS])
 def test_every_file_says_what_it_is(name):
-    module = sys.modules[(OPERATORS | ATTENTIONS)[name].__module__]
+    module = sys.modules[REGISTRY[name].__module__]
 
     assert module.__doc__ and module.__doc__.strip()
 
@@ -105,16 +127,16 @@ def test_every_file_says_what_it_is(name):
 @each_size
 @each_width
 def test_the_stride_divides_the_size_and_rounds_up(case, size, channels):
-    output = case.run(case.made(), images(channels, size))
+    output = case.run(case.made(), case.images(channels, size))
 
-    assert output.shape == (2, channels, *(-(-side // case.stride) for side in size))
+    assert output.shape == (2, channels, *(-(-side // case.stride) for side in size[: case.dims]))
 
 
 @each_case
 @each_size
 @each_width
 def test_what_is_exported_computes_the_same(case, size, channels):
-    module, x = case.made(), images(channels, size)
+    module, x = case.made(), case.images(channels, size)
 
     exported = case.export(module, channels)
 
@@ -124,7 +146,7 @@ def test_what_is_exported_computes_the_same(case, size, channels):
 @each_case
 @each_width
 def test_what_is_exported_has_weights_of_its_own(case, channels):
-    module, x = case.made(), images(channels)
+    module, x = case.made(), case.images(channels)
     exported, before = case.export(module, channels), case.run(module, x)
 
     with torch.no_grad():
@@ -136,7 +158,7 @@ def test_what_is_exported_has_weights_of_its_own(case, channels):
 
 @each_case
 def test_every_weight_of_a_choice_learns(case):
-    module, x = case.made(), images(WIDEST, count=8)
+    module, x = case.made(), case.images(WIDEST, count=8)
     exported = case.export(module, WIDEST)
 
     for output in (case.run(module, x), exported(x)):
@@ -154,7 +176,7 @@ def learned_by(case: Case, channels: int) -> list[Tensor]:
     masks = [torch.zeros_like(parameter, dtype=torch.bool) for parameter in case.made().parameters()]
     for seed in range(8):  # one draw of weights may leave a unit dead that others use
         module = case.made(seed=seed)
-        case.run(module, images(channels, count=8, seed=seed)).requires_grad_().square().sum().backward()
+        case.run(module, case.images(channels, count=8, seed=seed)).requires_grad_().square().sum().backward()
         for mask, parameter in zip(masks, module.parameters(), strict=True):
             mask |= False if parameter.grad is None else parameter.grad != 0
     return masks
@@ -163,7 +185,7 @@ def learned_by(case: Case, channels: int) -> list[Tensor]:
 @each_case
 @each_width
 def test_what_a_choice_never_learns_it_never_reads(case, channels):
-    module, x = case.made(), images(channels, count=8)
+    module, x = case.made(), case.images(channels, count=8)
     before, masks = case.run(module, x), learned_by(case, channels)
 
     with torch.no_grad():
@@ -189,7 +211,7 @@ def indices(mask: Tensor, dimension: int) -> list[int]:
 
 @each_case
 def test_a_narrow_choice_reads_only_the_low_channels(case):
-    module, x = case.made(), images(9)
+    module, x = case.made(), case.images(9)
     before = case.run(module, x)
 
     with torch.no_grad():
@@ -203,11 +225,98 @@ def test_a_narrow_choice_reads_only_the_low_channels(case):
 
 @each_case
 def test_nothing_leaks_from_one_image_to_another(case):
-    module, x = case.made(), images(9, count=3)
+    module, x = case.made(), case.images(9, count=3)
 
     alone = torch.cat([case.run(module, one) for one in x.split(1)])
 
     torch.testing.assert_close(case.run(module, x), alone, rtol=1e-5, atol=1e-5)
+
+
+# -- branches that become one ------------------------------------------------------------------
+
+
+@cache
+def trained(case: Case, dtype: torch.dtype) -> nn.Module:
+    """What a case exports after a hundred training steps, with batch-norm statistics of its own."""
+    module = case.made().to(dtype).train()
+    x = case.images(WIDEST, SIZES["odd"], count=16).to(dtype)
+    target = torch.randn_like(case.run(module, x))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (case.run(module, x) - target).square().mean().backward()
+        optimizer.step()
+        if hasattr(module, "constrain"):
+            with torch.no_grad():
+                module.constrain()
+    return recalibrate(case.export(module, WIDEST), x)
+
+
+MERGING = [case for case in CASES if merged(exported := case.export(case.made(), WIDEST)) is not exported]
+EMBEDDING = [case for case in CASES if len(forms(merged(case.export(case.made(), WIDEST)))) > 1]
+
+
+@pytest.mark.parametrize("case", MERGING, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
+def test_after_training_the_merged_branches_compute_the_same(case, dtype, tolerance):
+    branched, x = trained(case, dtype), case.images(WIDEST, SIZES["odd"], count=4).to(dtype)
+    norms = [module for module in branched.modules() if isinstance(module, BATCH_NORMS)]
+    assert all((norm.running_mean.abs() > 1e-3).any() for norm in norms)
+
+    expected, found = branched(x), merged(branched)(x)
+
+    assert (found - expected).abs().max() < tolerance * expected.abs().max()
+    assert not any(hasattr(module, "merge") for module in merged(branched).modules())
+
+
+@pytest.mark.parametrize("case", EMBEDDING, ids=str)
+@each_size
+def test_embedded_it_computes_the_same_with_fewer_layers(case, size):
+    plain, x = merged(case.export(case.made(), WIDEST)), case.images(WIDEST, size)
+
+    whole = embedded(plain)
+
+    torch.testing.assert_close(whole(x), plain(x), rtol=1e-5, atol=1e-5)
+    assert len(list(whole.parameters())) < len(list(plain.parameters()))
+
+
+def test_merging_leaves_the_network_as_it_was():
+    class Twice(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+        def merge(self):
+            return nn.Conv2d(1, 1, 1)
+
+    network = nn.Sequential(nn.Sequential(Twice(), nn.ReLU()), Twice())
+
+    plain = merged(network)
+
+    assert isinstance(network[0][0], Twice) and isinstance(network[1], Twice)
+    assert isinstance(plain[0][0], nn.Conv2d) and isinstance(plain[1], nn.Conv2d)
+    assert merged(plain) is plain and isinstance(merged(Twice()), nn.Conv2d)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_an_enlarged_kernel_computes_what_the_small_one_does(dilation):
+    x, weight = torch.randn(2, 4, 9, 7), torch.randn(4, 1, 3, 3)
+
+    small = torch.nn.functional.conv2d(x, weight, None, 2, same_padding(3, dilation), dilation, groups=4)
+    large = torch.nn.functional.conv2d(x, enlarged(weight, 7, dilation), None, 2, 3, groups=4)
+
+    torch.testing.assert_close(large, small)
+
+
+def test_a_folded_norm_computes_what_both_did():
+    convolution, norm = nn.Conv2d(3, 5, 3).double(), nn.BatchNorm2d(5).double()
+    norm(3 * torch.randn(8, 5, 4, 4, dtype=torch.float64) + 1)
+    nn.init.normal_(norm.weight)
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+
+    weight, bias = fold(convolution.weight, convolution.bias, norm)
+
+    folded = torch.nn.functional.conv2d(x, weight, bias)
+    torch.testing.assert_close(folded, norm.eval()(convolution(x)), rtol=1e-12, atol=1e-12)
 
 
 def test_slices_are_views_of_the_middle_and_of_the_low_channels():
@@ -230,33 +339,55 @@ def test_the_padding_that_keeps_the_size_grows_with_the_dilation(kernel_size, di
 # -- in an architecture, and elsewhere ---------------------------------------------------------
 
 
-def space_of(name: str) -> SearchSpace:
+EACH = [
+    pytest.param(name, dims, id=name if dims == 2 else f"{name}-signal")
+    for name in REGISTRY
+    for dims in dims_of(name)
+]
+
+
+def all_of(name: str) -> list[tuple]:
+    return list(OPERATORS[name].settings.items())
+
+
+def plain(value):
+    """As YAML has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def space_of(name: str, dims: int) -> SearchSpace:
     """A space of one operator with all its choices, or of one attention."""
     skeleton = {
         "resolution": [9, 12],
         "stem": {"width": 6},
         "stages": [{"width": [6, 10], "depth": [1, 2]}, {"width": [8, 11], "stride": 2}],
-        "operators": [name if name in OPERATORS else "identity"],
+        "operators": [
+            {name: {setting: [plain(value) for value in values] for setting, values in all_of(name)}}
+            if name in OPERATORS
+            else "identity"
+        ],
         "expansion": [0.5, 2],
         "attention": name if name in ATTENTIONS else "none",
     }
-    return unroll(skeleton, SETTINGS, list(ATTENTIONS), (3, 12, 12), 5)
+    return unroll(skeleton, OPERATORS, ATTENTIONS, (3, 12, 12)[: dims + 1], 5)
 
 
-@pytest.mark.parametrize("name", [*OPERATORS, *ATTENTIONS])
-def test_its_cost_is_tabled_as_it_is_counted(name):
-    space = space_of(name)
+@pytest.mark.parametrize(("name", "dims"), EACH)
+def test_its_cost_is_tabled_as_it_is_counted(name, dims):
+    space = space_of(name, dims)
     supernet, random = Supernet(space), Random(0)
     architectures = [space.sample(random) for _ in range(12)]
 
-    counted = [count(supernet.export(one), space.input_shape(one.resolution)) for one in architectures]
+    counted = [
+        count(merged(supernet.export(one)), space.input_shape(one.resolution)) for one in architectures
+    ]
 
     np.testing.assert_array_equal(CostTable(space).of(architectures), counted)
 
 
-@pytest.mark.parametrize("name", [*OPERATORS, *ATTENTIONS])
-def test_a_network_of_it_computes_the_same_sliced_and_exported(name):
-    space = space_of(name)
+@pytest.mark.parametrize(("name", "dims"), EACH)
+def test_a_network_of_it_computes_the_same_sliced_and_exported(name, dims):
+    space = space_of(name, dims)
     supernet, random = Supernet(space).eval(), Random(0)
 
     for architecture in [space.sample(random) for _ in range(12)]:
@@ -269,7 +400,7 @@ def test_a_network_of_it_computes_the_same_sliced_and_exported(name):
 @each_case
 @pytest.mark.parametrize("channels", [WIDEST, NARROWEST])
 def test_onnx_runtime_computes_the_same_from_the_direct_graph(case, channels):
-    exported, x = case.export(case.made(), channels), images(channels, SIZES["odd"], count=3)
+    exported, x = merged(case.export(case.made(), channels)), case.images(channels, SIZES["odd"], count=3)
 
     model = to_onnx(exported, x.shape[1:])  # raises, rather than fall back, where a layer is not known
 
@@ -280,7 +411,7 @@ def test_onnx_runtime_computes_the_same_from_the_direct_graph(case, channels):
 
 @pytest.mark.parametrize("case", LAST, ids=str)
 def test_torch_export_computes_the_same_for_any_batch(case):
-    exported, x = case.export(case.made(), 9), images(9, SIZES["odd"], count=3)
+    exported, x = merged(case.export(case.made(), 9)), case.images(9, SIZES["odd"], count=3)
 
     program = torch.export.export(exported, (x,), dynamic_shapes=({0: torch.export.Dim("N")},))
 

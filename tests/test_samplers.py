@@ -23,7 +23,7 @@ from torch import Tensor
 from search_spaces import SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.cost import CostTable
-from supernets.operators import SETTINGS
+from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers import SAMPLERS, check_sampler, make_sampler
 from supernets.samplers.cost_bins import cost_bins
@@ -38,7 +38,7 @@ STEPS = 1000
 @cache
 def table_of(preset: str) -> CostTable:
     skeleton = {"stages": [{"width": 8}], "operators": ["identity"]} if preset == "one" else preset
-    return CostTable(unroll(read_skeleton(skeleton), SETTINGS, list(ATTENTIONS), (1, 8, 8), 10))
+    return CostTable(unroll(read_skeleton(skeleton), OPERATORS, ATTENTIONS, (1, 8, 8), 10))
 
 
 @cache

@@ -12,7 +12,7 @@ from search_spaces import SearchSpace, presets, read_skeleton, unroll
 from search_spaces.parts import Block, Option
 from search_spaces.strict import parse_yaml
 from supernets.attention import ATTENTIONS
-from supernets.operators import OPERATORS, SETTINGS
+from supernets.operators import OPERATORS
 
 SMALLEST = """
 stages:
@@ -23,7 +23,7 @@ operators: [identity]
 
 def unrolled(text: str, image_shape=(1, 8, 8)) -> SearchSpace:
     """The space of a skeleton as a person writes it, with the operators and attentions that exist."""
-    return unroll(read_skeleton(parse_yaml(text, "x.yaml")), SETTINGS, list(ATTENTIONS), image_shape, 10)
+    return unroll(read_skeleton(parse_yaml(text, "x.yaml")), OPERATORS, ATTENTIONS, image_shape, 10)
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -43,7 +43,7 @@ def test_the_presets_are_the_files_of_the_folder():
     + [("tiny", (1, 8, 8)), ("digits", (1, 8, 8))],
 )
 def test_every_preset_unrolls(name, image_shape):
-    space = unroll(read_skeleton(name), SETTINGS, list(ATTENTIONS), image_shape, 10)
+    space = unroll(read_skeleton(name), OPERATORS, ATTENTIONS, image_shape, 10)
 
     assert (space.name, space.image_shape, space.classes) == (name, image_shape, 10)
     assert space.resolutions == (image_shape[1],)
@@ -90,17 +90,17 @@ def test_everything_that_is_written_is_in_the_space():
     assert block.options == (
         Option("depthwise", (("dilation", (2,)), ("kernel_size", (3, 5)))),
         Option("mixed", (("kernels", ((3, 5),)),)),
-        Option("max_pool", (("kernel_size", SETTINGS["max_pool"]["kernel_size"]),)),
+        Option("max_pool", (("kernel_size", OPERATORS["max_pool"].settings["kernel_size"]),)),
     )
     assert block.expansions == (0.5, 1, 2) and all(type(one) is int for one in block.expansions[1:])
     assert block.attentions == ("se", "none")
 
 
-def test_an_operator_without_settings_gets_all_values_of_each():
+def test_an_operator_without_settings_gets_what_it_offers_by_default_else_all_values():
     for name, operator in OPERATORS.items():
         [block] = blocks_of(f"stages: [{{width: 8}}]\noperators: [{name}]")
 
-        assert dict(block.options[0].settings) == operator.settings
+        assert dict(block.options[0].settings) == operator.settings | getattr(operator, "defaults", {})
 
 
 def test_a_stage_may_differ_from_the_rest():

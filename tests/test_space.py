@@ -13,13 +13,9 @@ import numpy as np
 import pytest
 
 from search_spaces import Architecture, Choice, SearchSpace, StageChoice, presets, read_skeleton, unroll
+from supernets.attention import ATTENTIONS
+from supernets.operators import OPERATORS
 
-OPERATORS = {
-    "depthwise": {"kernel_size": (3, 5, 7), "dilation": (1, 2)},
-    "mixed": {"kernels": ((3, 5), (3, 5, 7))},
-    "max_pool": {"kernel_size": (3, 5)},
-    "identity": {},
-}
 SMALL = {  # 2 resolutions x (2 widths x (2 + 2 x 2) rows) x 12 choices
     "resolution": [6, 8],
     "stem": {"width": 4},
@@ -32,7 +28,7 @@ SMALL = {  # 2 resolutions x (2 widths x (2 + 2 x 2) rows) x 12 choices
 
 
 def space_of(skeleton, image_shape=(1, 8, 8)) -> SearchSpace:
-    return unroll(read_skeleton(skeleton), OPERATORS, ["none", "se"], image_shape, 10)
+    return unroll(read_skeleton(skeleton), OPERATORS, ATTENTIONS, image_shape, 10)
 
 
 SPACES = {name: space_of(name) for name in presets()} | {

@@ -14,7 +14,7 @@ from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from search_spaces.skeleton import ACTIVATIONS
 from supernets.attention import ATTENTIONS
 from supernets.elastic import Norm
-from supernets.operators import OPERATORS, SETTINGS
+from supernets.operators import OPERATORS
 from supernets.supernet import Supernet
 
 SHAPES = {"tiny": (1, 8, 8), "digits": (2, 8, 10), "mobile": (3, 16, 16)}
@@ -37,7 +37,7 @@ def space_like(preset: str) -> SearchSpace:
         "head": {"width": 0 if preset == "tiny" else 20},
         "stem": {**skeleton["stem"], "stride": 2 if preset == "mobile" else 1, "kernel_size": 5},
     }
-    return unroll(skeleton, SETTINGS, list(ATTENTIONS), SHAPES[preset], 7)
+    return unroll(skeleton, OPERATORS, ATTENTIONS, SHAPES[preset], 7)
 
 
 def trained_a_little(space: SearchSpace, seed: int = 0) -> Supernet:
@@ -147,8 +147,8 @@ def test_evaluating_another_architecture_in_between_changes_nothing(supernet):
 def test_a_block_adds_to_its_input_where_shapes_allow(small):
     block, choice = small.blocks[1], small.space.stages[0].blocks[1].choices[-1]
     x = torch.randn(2, 8, 6, 6)
-    torch.nn.init.zeros_(block.project_norm.weight)
-    torch.nn.init.zeros_(block.project_norm.bias)
+    torch.nn.init.zeros_(block.project_norm(choice).weight)
+    torch.nn.init.zeros_(block.project_norm(choice).bias)
 
     assert torch.equal(block.train()(x, choice, 8), x)
     assert not block(x, choice, 12).any()  # another width: nothing to add to

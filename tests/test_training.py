@@ -27,7 +27,7 @@ from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.cost import CostTable
-from supernets.operators import SETTINGS
+from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers import SAMPLERS, check_sampler, make_sampler
 from supernets.samplers.plan import Plan, Sampler
@@ -47,7 +47,7 @@ def digits() -> Splits:
 
 @cache
 def space_of(preset: str = "tiny") -> SearchSpace:
-    return unroll(read_skeleton(preset), SETTINGS, list(ATTENTIONS), (1, 8, 8), 10)
+    return unroll(read_skeleton(preset), OPERATORS, ATTENTIONS, (1, 8, 8), 10)
 
 
 @cache

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,9 @@ from nas.export.verify import VerificationFailed, compare, sealed, sha256, verif
 from nas.storage.records import Candidate, Export, Run, now
 from nas.storage.store import Store
 from search_spaces import Architecture, SearchSpace
+from supernets.cost import COSTS, count
+from supernets.merging import forms, merged
+from supernets.spatial import BATCH_NORMS
 from supernets.supernet import Supernet, resize
 
 PROOF_IMAGES = 64  # validation images that the forms are compared on
@@ -88,7 +92,8 @@ def load_subnet(folder: Path) -> nn.Module:
     stored = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
     space = SearchSpace.from_json(json.dumps(stored["space"]))
     architecture = Architecture.from_json(json.dumps(stored["architecture"]))
-    subnet = Supernet(space).eval().export(architecture)
+    network = merged(Supernet(space).eval().export(architecture))
+    subnet = forms(network)[stored.get("form", "plain")]
     subnet.load_state_dict(load_file(folder / "model.safetensors"))
     return subnet.eval()
 
@@ -104,9 +109,11 @@ def _write(
 ) -> dict[str, Any]:
     """Every file of the folder; the card, which says what the others are, last."""
     shape = bench.space.input_shape(architecture.resolution)
-    subnet = bench.subnet(architecture)
+    branched = bench.branched(architecture)
+    form = candidate.latency.form if candidate.latency else "plain"
+    subnet = forms(merged(branched))[form].to(memory_format=torch.channels_last)
     accuracy = {"search-validation": _validation_accuracy(bench, subnet, shape, run, candidate)}
-    proof = _proof(bench, architecture, subnet, shape)
+    proof = _proof(bench, architecture, branched, shape)
     subnet = subnet.cpu().to(memory_format=torch.contiguous_format)
     test = splits.read_test(f"export of {run.name} {candidate.key}")
     accuracy["test"] = _test_accuracy(subnet, test, splits, shape)
@@ -115,7 +122,11 @@ def _write(
     # as bytes: safetensors' own files would be for their owner alone
     (folder / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
     (folder / "proof.safetensors").write_bytes(save(proof))
-    stored = {"space": json.loads(bench.space.to_json()), "architecture": json.loads(architecture.to_json())}
+    stored = {
+        "space": json.loads(bench.space.to_json()),
+        "architecture": json.loads(architecture.to_json()),
+        "form": form,
+    }
     _write_json(folder / "architecture.json", stored)
     (folder / "model.pt2").write_bytes(_program(subnet, shape))
     (folder / "model.onnx").write_bytes(onnx_of(subnet, shape))
@@ -137,6 +148,7 @@ def _write(
         "classes": list(splits.classes),
         "metrics": {split: {"accuracy": value, "unit": "%"} for split, value in accuracy.items()},
         "searched": {"values": dict(candidate.values), "intervals": dict(candidate.intervals)},
+        "exported_form": {"name": form, **dict(zip(COSTS, map(int, count(subnet, shape)), strict=True))},
         "latency": candidate.latency and asdict(candidate.latency),
         "training": asdict(experiment.training),
         "data": asdict(replace(experiment.data, directory=None)),
@@ -154,24 +166,24 @@ def _write(
 
 @torch.no_grad()
 def _proof(
-    bench: Bench, architecture: Architecture, subnet: nn.Module, shape: tuple[int, int, int]
+    bench: Bench, architecture: Architecture, branched: nn.Module, shape: tuple[int, ...]
 ) -> dict[str, Tensor]:
     """Real images, what the supernet's slice says of them, and the exported module by the same statistics.
 
     A supernet has no running statistics, so slice and module are compared by those of the batch; the
-    forms of the module are compared by the statistics that it was given.
+    forms of the module, in which its branches are merged, are compared with the module as it was
+    trained, by the statistics that it was given.
     """
     images = bench.validation_images(shape)[:PROOF_IMAGES]
     bench.supernet.train()
     sliced = bench.supernet(images, architecture)
     bench.supernet.eval()
-    module = bench.supernet.export(architecture).to(images.device, memory_format=torch.channels_last)
-    module.load_state_dict({**subnet.state_dict()})
-    norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
+    logits, module = branched(images), deepcopy(branched)
+    norms = [one for one in module.modules() if isinstance(one, BATCH_NORMS)]
     for norm in norms:
         norm.train()
         norm.momentum = 0.0  # by the statistics of the batch, leaving its own alone
-    proof = {"images": images, "supernet": sliced, "module": module(images), "logits": subnet(images)}
+    proof = {"images": images, "supernet": sliced, "module": module(images), "logits": logits}
     return {name: tensor.cpu().contiguous() for name, tensor in proof.items()}
 
 

@@ -20,13 +20,14 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from nas.export.onnx_layers import FUNCTIONS, LAYERS, VIEWS, UnknownModule, Value
+from supernets.spatial import BATCH_NORMS
 
 OPSET, IR_VERSION = 20, 10  # the first opset with Gelu; the format that ONNX Runtime reads since 1.18
 
 logger = logging.getLogger(__name__)
 
 
-def onnx_of(subnet: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
+def onnx_of(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
     """The ONNX model of any network: directly if its layers are known, else by `torch.onnx.export`.
 
     Both compute the same, the second after seconds; the log then says what was not known.
@@ -49,7 +50,7 @@ def onnx_of(subnet: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def to_onnx(subnet: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
+def to_onnx(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
     """The ONNX model of a network of known layers: "images" (N, C, H, W) float32 in, "logits" out, any N.
 
     The network must be in evaluation mode and is not changed. While it is traced, no other thread of this
@@ -185,10 +186,10 @@ class Writer(fx.Interpreter):
         """Whether anything but the step being written may read what that node gives."""
         return len(node.users) > 1 or self.kind(node) in VIEWS
 
-    def norm_after(self) -> nn.BatchNorm2d | None:
+    def norm_after(self) -> nn.Module | None:
         """The batch norm that alone takes what the step gives; from now on it counts as folded."""
         users = list(self.node.users)
-        if len(users) != 1 or users[0].op != "call_module" or self.kind(users[0]) is not nn.BatchNorm2d:
+        if len(users) != 1 or users[0].op != "call_module" or self.kind(users[0]) not in BATCH_NORMS:
             return None
         norm = self.module.get_submodule(users[0].target)
         if norm.running_mean is None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
+
+from supernets.merging import fold
 
 if TYPE_CHECKING:
     from nas.export.onnx_graph import Writer
@@ -36,12 +38,12 @@ class Value:
 # Layers: (writer, layer, its input) -> the name of its output
 
 
-def _convolution(writer: Writer, layer: nn.Conv2d, x: Value) -> str:
+def _convolution(writer: Writer, layer: nn.Conv1d | nn.Conv2d, x: Value) -> str:
     if layer.padding_mode != "zeros":
         raise UnknownModule(f"padding_mode={layer.padding_mode!r} is not known")
     weight, bias = layer.weight, layer.bias
     if norm := writer.norm_after():
-        weight, bias = _folded(layer, norm)
+        weight, bias = fold(weight, bias, norm)
     path = writer.node.target
     inputs = [writer.weight(f"{path}.weight", weight)]
     if bias is not None:
@@ -51,27 +53,17 @@ def _convolution(writer: Writer, layer: nn.Conv2d, x: Value) -> str:
     return writer.add("Conv", x.name, *inputs, **window, group=layer.groups, pads=pads)
 
 
-def _folded(layer: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution with the batch norm after it, in double precision till the end."""
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    bias = -norm.running_mean.double() if layer.bias is None else layer.bias.double() - norm.running_mean
-    if norm.affine:
-        scale = scale * norm.weight
-    bias = bias * scale + (norm.bias if norm.affine else 0)
-    return (layer.weight.double() * scale[:, None, None, None]).float(), bias.float()
-
-
-def _convolution_pads(layer: nn.Conv2d) -> list[int]:
-    """[top, left, bottom, right]."""
+def _convolution_pads(layer: nn.Conv1d | nn.Conv2d) -> list[int]:
+    """[top, left, bottom, right], or [left, right] of a signal."""
     if layer.padding == "valid":
-        return [0, 0, 0, 0]
+        return [0, 0] * len(layer.kernel_size)
     if layer.padding == "same":  # the odd one goes to the bottom and the right
         total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         return [one // 2 for one in total] + [one - one // 2 for one in total]
     return [*layer.padding, *layer.padding]
 
 
-def _batch_norm(writer: Writer, layer: nn.BatchNorm2d, x: Value) -> str:
+def _batch_norm(writer: Writer, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> str:
     if writer.node in writer.folded:
         return x.name
     mean, variance = layer.running_mean, layer.running_var
@@ -84,43 +76,45 @@ def _batch_norm(writer: Writer, layer: nn.BatchNorm2d, x: Value) -> str:
     return writer.add("BatchNormalization", x.name, *names, epsilon=layer.eps)
 
 
-def _max_pool(writer: Writer, layer: nn.MaxPool2d, x: Value) -> str:
+def _max_pool(writer: Writer, layer: nn.MaxPool1d | nn.MaxPool2d, x: Value) -> str:
     if layer.return_indices:
         raise UnknownModule("return_indices is not known")
-    dilation = _pair(layer.dilation)
+    dilation = _each(layer.dilation, x)
     return writer.add("MaxPool", x.name, dilations=dilation, **_window(writer, layer, x, dilation))
 
 
-def _average_pool(writer: Writer, layer: nn.AvgPool2d, x: Value) -> str:
-    if layer.divisor_override is not None:
+def _average_pool(writer: Writer, layer: nn.AvgPool1d | nn.AvgPool2d, x: Value) -> str:
+    if getattr(layer, "divisor_override", None) is not None:
         raise UnknownModule("divisor_override is not known")
-    window, padding = _window(writer, layer, x), _pair(layer.padding)
+    padding = _each(layer.padding, x)
+    window = _window(writer, layer, x, (1,) * len(padding))
     counted = layer.count_include_pad and any(padding)
-    beyond = [end - pad for end, pad in zip(window["pads"][2:], padding, strict=True)]
+    beyond = [end - pad for end, pad in zip(window["pads"][len(padding) :], padding, strict=True)]
     if counted and any(beyond):
         # the layer's own padding counts towards the mean, but not what its last window reaches beyond
         padded = _padded(writer, x, [0, 0, *padding, 0, 0, *padding], 0.0)
-        return writer.add("AveragePool", padded, **window | {"pads": [0, 0, *beyond]})
+        return writer.add("AveragePool", padded, **window | {"pads": [*(0 for _ in beyond), *beyond]})
     return writer.add("AveragePool", x.name, count_include_pad=int(counted), **window)
 
 
-def _window(writer: Writer, layer: nn.Module, x: Value, dilation: tuple[int, int] = (1, 1)) -> dict:
+def _window(writer: Writer, layer: nn.Module, x: Value, dilation: tuple[int, ...]) -> dict:
     """Kernel, strides and pads of a pooling. Instead of using ceil_mode, on whose last window runtimes
     differ, the pads at the end reach as far as that window does."""
-    kernel, strides, starts = _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding)
+    kernel, strides, starts = (_each(one, x) for one in (layer.kernel_size, layer.stride, layer.padding))
     ends = []
-    for axis in (0, 1):
+    for axis in range(len(kernel)):
         last = (writer.shape[2 + axis] - 1) * strides[axis] + dilation[axis] * (kernel[axis] - 1) + 1
         ends.append(max(starts[axis], last - starts[axis] - x.shape[2 + axis]))
     return {"kernel_shape": kernel, "strides": strides, "pads": [*starts, *ends]}
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _each(value: int | tuple[int, ...], x: Value) -> tuple[int, ...]:
+    """A size for each dimension of space."""
+    return (value,) * (len(x.shape) - 2) if isinstance(value, int) else tuple(value)
 
 
-def _global_pool(writer: Writer, layer: nn.AdaptiveAvgPool2d, x: Value) -> str:
-    if layer.output_size not in (1, (1, 1)):
+def _global_pool(writer: Writer, layer: nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d, x: Value) -> str:
+    if layer.output_size not in (1, (1,), (1, 1)):
         raise UnknownModule(f"output_size={layer.output_size} is not known, only 1")
     return writer.add("GlobalAveragePool", x.name)
 
@@ -220,11 +214,16 @@ def _layer(write: Callable, *settings: str) -> Callable:
 
 
 LAYERS: dict[type[nn.Module], Callable] = {
+    nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
+    nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.Linear: _linear,
+    nn.MaxPool1d: _max_pool,
     nn.MaxPool2d: _max_pool,
+    nn.AvgPool1d: _average_pool,
     nn.AvgPool2d: _average_pool,
+    nn.AdaptiveAvgPool1d: _global_pool,
     nn.AdaptiveAvgPool2d: _global_pool,
     nn.ReLU: _layer(_RELU),
     nn.ReLU6: _layer(_relu6),

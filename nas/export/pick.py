@@ -32,6 +32,8 @@ def pick(store, run: Run, key: str | None, best: str | None, limits: Sequence[st
         return candidate
     constraints = (*run.constraints, *(_limit(text, run) for text in limits))
     candidates = front(store.candidates(run.name), run.objectives, constraints)
+    if not store.count_candidates(run.name):
+        raise ValueError(f"{run.name} has no candidates yet; search it first: nas run, or nas search")
     if not candidates:
         limited = f" and --max {', '.join(limits)}" if limits else ""
         raise Infeasible(

@@ -63,7 +63,7 @@ class Latency:
 
     device: str
     settings: Mapping[str, int | str]  # threads, batch, precision, warmup, ...
-    input_shape: tuple[int, int, int]  # C, H, W
+    input_shape: tuple[int, ...]  # C, H, W of images, C, L of signals
     clock: str
     samples_ms: tuple[float, ...]
     wall_ms: tuple[float, ...]
@@ -72,6 +72,7 @@ class Latency:
     load: float  # one-minute load average when it began
     involuntary_switches: int
     contended: bool  # other processes disturbed it, even when repeated
+    form: str = "plain"  # of the ways to deploy the network, the one that ran fastest
     measured_at: str = field(default_factory=now)
 
     @property

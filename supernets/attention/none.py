@@ -6,7 +6,11 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    def __init__(self, channels: int):
+    paper = "textbook"
+    exactness = "nothing to slice"
+    dims = (1, 2)
+
+    def __init__(self, channels: int, dims: int = 2):
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:

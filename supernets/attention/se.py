@@ -2,7 +2,7 @@
 
 Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, equations 2 to 4, with a quarter of the channels
 in the middle and the hard sigmoid of MobileNetV3. Widths share the low channels, in the middle too.
-Shapes: (N, C, H, W) to the same.
+Shapes: (N, C, H, W) or (N, C, L) to the same.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernets.elastic import copied
 from supernets.slicing import leading
+from supernets.spatial import GLOBAL_POOLS, conv, convolution, mean
 
 
 class Attention(nn.Module):
-    def __init__(self, channels: int):
+    paper = 'Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018'
+    exactness = "exact slice"
+    dims = (1, 2)
+
+    def __init__(self, channels: int, dims: int = 2):
         super().__init__()
+        self.dims = dims
         middle = squeezed(channels)
-        self.squeeze = nn.Parameter(torch.empty(middle, channels, 1, 1))
+        self.squeeze = nn.Parameter(torch.empty(middle, channels, *[1] * dims))
         self.squeeze_bias = nn.Parameter(torch.zeros(middle))
-        self.excite = nn.Parameter(torch.empty(channels, middle, 1, 1))
+        self.excite = nn.Parameter(torch.empty(channels, middle, *[1] * dims))
         self.excite_bias = nn.Parameter(torch.zeros(channels))
         nn.init.kaiming_normal_(self.squeeze, nonlinearity="relu")
         nn.init.kaiming_normal_(self.excite, nonlinearity="linear")
@@ -34,21 +39,22 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         squeeze, squeeze_bias, excite, excite_bias = self.weights(x.shape[1])
-        middle = F.relu(F.conv2d(x.mean((2, 3), keepdim=True), squeeze, squeeze_bias))
-        return x * F.hardsigmoid(F.conv2d(middle, excite, excite_bias))
+        middle = F.relu(conv(mean(x, keepdim=True), squeeze, bias=squeeze_bias))
+        return x * F.hardsigmoid(conv(middle, excite, bias=excite_bias))
 
     def export(self, channels: int) -> nn.Module:
         squeeze, squeeze_bias, excite, excite_bias = self.weights(channels)
         return SqueezeExcite(
-            copied(nn.Conv2d(channels, len(squeeze), 1), weight=squeeze, bias=squeeze_bias),
-            copied(nn.Conv2d(len(squeeze), channels, 1), weight=excite, bias=excite_bias),
+            GLOBAL_POOLS[self.dims](1),
+            convolution(squeeze, bias=squeeze_bias),
+            convolution(excite, bias=excite_bias),
         )
 
 
 class SqueezeExcite(nn.Module):
-    def __init__(self, squeeze: nn.Conv2d, excite: nn.Conv2d):
+    def __init__(self, pool: nn.Module, squeeze: nn.Module, excite: nn.Module):
         super().__init__()
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), squeeze, nn.ReLU(), excite, nn.Hardsigmoid())
+        self.gate = nn.Sequential(pool, squeeze, nn.ReLU(), excite, nn.Hardsigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x)

@@ -1,7 +1,8 @@
 """Max pooling: no parameters, so nothing to share and nothing to slice.
 
 As a layer that mixes space without weights: Kim et al., "Understanding the Parameter-Free Operations"
-(PfLayer). Padding is minus infinity. Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉).
+(PfLayer). Padding is minus infinity. Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉),
+(N, C, L) to (N, C, ⌈L/s⌉).
 """
 
 from __future__ import annotations
@@ -9,16 +10,22 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supernets.spatial import MAX_POOLS
+
 
 class Operator(nn.Module):
+    paper = 'Kim et al., "Understanding the Parameter-Free Operations" (PfLayer)'
+    exactness = "nothing to slice"
     settings = {"kernel_size": (3, 5)}
+    dims = (1, 2)
 
-    def __init__(self, channels: int, stride: int, kernel_size: tuple[int, ...]):
+    def __init__(self, channels: int, stride: int, kernel_size: tuple[int, ...], dims: int = 2):
         super().__init__()
-        self.stride = stride
+        self.stride, self.dims = stride, dims
 
     def forward(self, x: Tensor, kernel_size: int) -> Tensor:
-        return F.max_pool2d(x, kernel_size, self.stride, kernel_size // 2)
+        pool = F.max_pool2d if x.ndim == 4 else F.max_pool1d
+        return pool(x, kernel_size, self.stride, kernel_size // 2)
 
     def export(self, channels: int, kernel_size: int) -> nn.Module:
-        return nn.MaxPool2d(kernel_size, self.stride, kernel_size // 2)
+        return MAX_POOLS[self.dims](kernel_size, self.stride, kernel_size // 2)

@@ -1,0 +1,61 @@
+"""Images and signals: the same layers over two dimensions (N, C, H, W) and over one (N, C, L)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supernets.slicing import copied
+
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d}
+NORMS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+AVERAGE_POOLS: dict[int, type[nn.Module]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+GLOBAL_POOLS: dict[int, type[nn.Module]] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}
+BATCH_NORMS = tuple(NORMS.values())
+
+Size = int | tuple[int, ...]
+
+
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Convolution of images by an (O, I, k, k) weight or of signals by an (O, I, k) one."""
+    convolve = F.conv2d if x.ndim == 4 else F.conv1d
+    return convolve(x, weight, bias, stride, padding, dilation, groups)
+
+
+def convolution(
+    weight: Tensor,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    bias: Tensor | None = None,
+) -> nn.Module:
+    """A plain convolution with its own copy of the (O, I/groups, k, ...) weight and the (O,) bias, if any."""
+    out, per_group, *kernel_size = weight.shape
+    made = CONVOLUTIONS[weight.ndim - 2](
+        per_group * groups,
+        out,
+        tuple(kernel_size),
+        stride,
+        padding,
+        dilation,
+        groups,
+        bias=bias is not None,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    return copied(made, weight=weight, bias=bias)
+
+
+def mean(x: Tensor, keepdim: bool = False) -> Tensor:
+    """Over all places: (N, C, ...) to (N, C)."""
+    return x.mean(tuple(range(2, x.ndim)), keepdim=keepdim)
