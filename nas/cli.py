@@ -128,6 +128,29 @@ def doctor(args: argparse.Namespace) -> int:
     return OK if all(one.ok or not one.needed for one in findings) else MISTAKE
 
 
+def operators(args: argparse.Namespace) -> int:
+    """List what a search space can be made of: operators and attentions, with what they cost here."""
+    from nas import catalogue
+    from nas.hardware import device
+    from search_spaces.strict import unknown
+
+    found = catalogue.entries()
+    known = [one.name for one in found]
+    for name in args.names:
+        if name not in known:
+            raise unknown(f"the operator {name!r}", name, known)
+    found = [one for one in found if not args.names or one.name in args.names]
+    if args.measure:
+        found = [catalogue.measured(one, device({"name": args.device})) for one in found]
+    if args.json:
+        _print_json(catalogue.as_json(found))
+    elif args.markdown:
+        print(catalogue.as_markdown(found), end="")
+    else:
+        catalogue.print_entries(found)
+    return OK
+
+
 def profile(args: argparse.Namespace) -> int:
     """Print what an experiment is about before it is trained: size, costs, whether constraints can be met."""
     from nas.profile import profile as count
@@ -303,6 +326,16 @@ def parser() -> argparse.ArgumentParser:
     command = _add(commands, dashboard, as_json=False)
     command.add_argument("--port", type=int, default=8050, help="port to listen on (default: %(default)s)")
     command.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+
+    command = _add(commands, operators)
+    command.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    command.add_argument(
+        "--measure", action="store_true", help="time each in a block on this machine (some minutes)"
+    )
+    command.add_argument(
+        "--device", default="onnxruntime-cpu", help="what to measure on (default: %(default)s)"
+    )
+    command.add_argument("--markdown", action="store_true", help="print the page docs/operators.md")
 
     command = _add(commands, doctor)
     command.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
