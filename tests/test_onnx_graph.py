@@ -129,6 +129,12 @@ LAYER_CASES = {
             nn.BatchNorm2d(4),
         ),
     ],
+    nn.GroupNorm: [
+        lambda: nn.GroupNorm(2, 4),
+        lambda: nn.GroupNorm(4, 4, eps=0.1, affine=False),
+        lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.GroupNorm(1, 4)),
+        signal(lambda: nn.GroupNorm(1, 4)),
+    ],
     nn.Linear: [
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(4 * 9 * 7, 5)),
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(4 * 9 * 7, 5, bias=False)),
@@ -223,6 +229,37 @@ FUNCTION_CASES = {
         does(lambda self, x: F.pad(x, (0, 1), value=-2.5)),
         does(lambda self, x: F.pad(x, (0, 0, 0, 0, 2, 1), "constant", 1)),
         does(lambda self, x: F.pad(x, (-1, 2))),
+    ],
+    F.interpolate: [
+        does(lambda self, x: F.interpolate(x[:, :, ::2, ::3], size=x.shape[2:], mode="bilinear")),
+        does(lambda self, x: F.interpolate(x, (1, 20), mode="bilinear", align_corners=False)),
+        signal(does(lambda self, x: F.interpolate(x[:, :, ::2], x.shape[2:], mode="linear"))),
+        does(lambda self, x: F.interpolate(x[:, :, :1, :1], x.shape[2:], mode="bilinear")),
+    ],
+    getattr: [does(lambda self, x: F.interpolate(x[:, :, 1:, ::2], x.shape[-2:], mode="bilinear"))],
+    torch.transpose: [does(lambda self, x: torch.transpose(x, 1, -1))],
+    "transpose": [does(lambda self, x: x.transpose(2, 1)), does(lambda self, x: x.transpose(dim0=3, dim1=2))],
+    F.conv1d: [
+        does(
+            lambda self, x: F.conv1d(x.flatten(2), self.layers[0].weight, stride=2, padding=1),
+            nn.Conv1d(4, 6, 3),
+        ),
+    ],
+    F.conv2d: [
+        does(lambda self, x: F.conv2d(x, self.layers[0].weight, self.layers[0].bias), nn.Conv2d(4, 6, 3)),
+        does(
+            lambda self, x: F.conv2d(x, self.layers[0].weight, None, (2, 1), (0, 2), (1, 2), groups=2),
+            nn.Conv2d(4, 6, 3, groups=2),
+        ),
+    ],
+    "unflatten": [does(lambda self, x: x.unflatten(1, (2, 2)).flatten(2, 3))],
+    torch.group_norm: [
+        does(lambda self, x: torch.group_norm(x + 3, 2)),
+        does(lambda self, x: torch.group_norm(x.flatten(2), 4, eps=0.1)),
+        does(
+            lambda self, x: torch.group_norm(x, 2, self.layers[0].running_mean, self.layers[0].running_var),
+            nn.BatchNorm2d(4),
+        ),
     ],
 }
 
@@ -384,6 +421,11 @@ UNKNOWN = {
         does(lambda self, x: F.pad(x, (1, 1, 1, 1), "reflect")),
         "padding with mode='reflect'",
     ),
+    "interpolation": (
+        does(lambda self, x: F.interpolate(x, scale_factor=2.0)),
+        "interpolation with mode='nearest'",
+    ),
+    "attribute": (does(lambda self, x: x * x.real), "the attribute real is not known"),
     "divisor": (lambda: nn.AvgPool2d(2, divisor_override=3), "divisor_override"),
     "adaptive": (lambda: nn.AdaptiveAvgPool2d(3), r"output_size=3 is not known, only 1"),
     "two outputs": (does(lambda self, x: (x, x)), "gives .* is not known"),

@@ -183,6 +183,58 @@ def _padded(writer: Writer, x: Value, pads: list[int], value: float) -> str:
     return writer.add("Pad", x.name, writer.integers("pads", pads), writer.operand(value))
 
 
+def _convolve(
+    writer: Writer,
+    input: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> str:
+    """A convolution with any tensor as its weight."""
+    if isinstance(padding, str):
+        raise UnknownModule(f"padding={padding!r} is not known")
+    names = [one.name for one in (input, weight, bias) if one is not None]
+    strides, pads, dilations = (_each(one, input) for one in (stride, padding, dilation))
+    window = {"strides": strides, "dilations": dilations, "pads": [*pads, *pads]}
+    return writer.add("Conv", *names, kernel_shape=weight.shape[2:], group=groups, **window)
+
+
+def _group_norm(
+    writer: Writer,
+    input: Value,
+    num_groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> str:
+    """Instance norm of the groups, since ONNX has a scale for each channel only from opset 21 on."""
+    groups = writer.add("Reshape", input.name, writer.integers("groups", [0, num_groups, -1]))
+    one, zero = (writer.constant(f"{writer.node.name}.plain", [x] * num_groups, np.float32) for x in (1, 0))
+    normed = writer.add("InstanceNormalization", groups, one, zero, epsilon=eps)
+    normed = writer.add("Reshape", normed, writer.integers("shape", [-1, *input.shape[1:]]))
+    along = writer.integers("channels", [-1, *[1] * (len(input.shape) - 2)])
+    for op, affine in (("Mul", weight), ("Add", bias)):
+        if affine is not None:
+            normed = writer.add(op, normed, writer.add("Reshape", affine.name, along))
+    return normed
+
+
+def _unflatten(writer: Writer, x: Value, dim: int, sizes: Sequence[int]) -> str:
+    if dim % len(x.shape) == 0:
+        raise UnknownModule("unflattening the batch is not known")
+    return writer.add("Reshape", x.name, writer.integers("shape", [-1, *writer.shape[1:]]))
+
+
+def _transpose(writer: Writer, x: Value, dim0: int, dim1: int) -> str:
+    order = list(range(len(x.shape)))
+    order[dim0], order[dim1] = order[dim1], order[dim0]
+    return writer.add("Transpose", x.name, perm=order)
+
+
 def _part(writer: Writer, x: Value | list[Value], index: object) -> str | list[str]:
     """One or some parts of a split, or a slice of a tensor."""
     if not isinstance(x, Value):
@@ -203,6 +255,41 @@ def _part(writer: Writer, x: Value | list[Value], index: object) -> str | list[s
     return writer.add("Slice", x.name, starts, ends, writer.integers("axes", cuts), steps)
 
 
+def _shape(writer: Writer, x: Value, name: str) -> list[str]:
+    """The sizes of a tensor, which the run has shown: nothing is written."""
+    if name != "shape":
+        raise UnknownModule(f"the attribute {name} is not known")
+    return [""] * len(x.shape)
+
+
+def _interpolate(
+    writer: Writer,
+    x: Value,
+    size: object = None,
+    scale_factor: object = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> str:
+    """To a size, which the run has shown, linearly between the centres of pixels."""
+    if mode not in ("linear", "bilinear") or size is None or align_corners or antialias:
+        raise UnknownModule(
+            f"interpolation with mode={mode!r}, size={size}, align_corners={align_corners}, antialias={antialias} "
+            "is not known, only linearly to a size between the centres of pixels"
+        )
+    sizes = writer.integers("sizes", writer.shape[2:])
+    options = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return writer.add("Resize", x.name, "", "", sizes, axes=range(2, len(x.shape)), **options)
+
+
+def _group_norm_layer(writer: Writer, layer: nn.GroupNorm, x: Value) -> str:
+    tensors = {"weight": layer.weight, "bias": layer.bias} if layer.affine else {}
+    path = writer.node.target
+    affine = (Value(writer.weight(f"{path}.{name}", one), one.shape) for name, one in tensors.items())
+    return _group_norm(writer, x, layer.num_groups, *affine, eps=layer.eps)
+
+
 _RELU, _SIGMOID, _HARDSWISH = _unary("Relu"), _unary("Sigmoid"), _unary("HardSwish")
 _HARDSIGMOID = _unary("HardSigmoid", alpha=1 / 6, beta=0.5)
 _ADD, _MULTIPLY = _binary("Add"), _binary("Mul")
@@ -218,6 +305,7 @@ LAYERS: dict[type[nn.Module], Callable] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
+    nn.GroupNorm: _group_norm_layer,
     nn.Linear: _linear,
     nn.MaxPool1d: _max_pool,
     nn.MaxPool2d: _max_pool,
@@ -261,7 +349,25 @@ FUNCTIONS: dict[Callable | str, Callable] = {  # a string is a method of tensors
     F.hardswish: _HARDSWISH,
     F.silu: _silu,
     F.pad: _pad,
+    F.interpolate: _interpolate,
+    getattr: _shape,
+    torch.transpose: _transpose,
+    "transpose": _transpose,
+    F.conv1d: _convolve,
+    F.conv2d: _convolve,
+    "unflatten": _unflatten,
+    torch.group_norm: _group_norm,
 }
 
 # what these give may be the very memory of what they were given
-VIEWS = {nn.Flatten, nn.Identity, nn.Dropout, operator.getitem, torch.flatten, "flatten"}
+VIEWS = {
+    nn.Flatten,
+    nn.Identity,
+    nn.Dropout,
+    operator.getitem,
+    torch.flatten,
+    "flatten",
+    torch.transpose,
+    "transpose",
+    "unflatten",
+}

@@ -4,17 +4,17 @@ settings: `Attention(channels)`, `forward(x)` for any width up to that, `export(
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
-
 from torch import nn
 
-ATTENTIONS = {
-    module.name: import_module(f"{__name__}.{module.name}").Attention for module in iter_modules(__path__)
-}
+from search_spaces.strict import unknown
+from supernets.registry import load
+
+ATTENTIONS = load(__name__, __path__[0], "Attention")
 
 
 def make_attention(name: str, channels: int, dims: int = 2) -> nn.Module:
     """An attention of up to so many channels."""
+    if name not in ATTENTIONS:
+        raise unknown(f"the attention {name!r}", name, ATTENTIONS)
     attention = ATTENTIONS[name]
     return attention(channels, dims=dims) if hasattr(attention, "dims") else attention(channels)
