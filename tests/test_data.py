@@ -451,6 +451,8 @@ def test_a_download_is_checked_and_kept(tmp_path, caplog):
         ("test", 0.0, "between 0 and 1"),
         ("image_size", 0, "at least 1"),
         ("image_size", 32, "only image_folder resizes"),
+        ("length", 0, "at least 1"),
+        ("length", 32, "only wav_folder cuts and pads"),
         ("directory", 5, "a path"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The images of an experiment: read, checked, and cut into splits that never mix.
+"""The images or signals of an experiment: read, checked, and cut into splits that never mix.
 
 A reader is one file here and one line in DATASETS. It has one function, `read(directory, settings)`,
 and returns `Images`: everything its source holds, nothing decided. What is train, validation,
@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-from nas.data import cifar10, cifar100, digits, fashion_mnist, image_folder, npz
-from nas.data.images import Images, Split, check
+from nas.data import cifar10, cifar100, digits, fashion_mnist, image_folder, npz, wav_folder
+from nas.data.images import Images, Split, check, noun
 from nas.data.splits import Splits, split
 
 __all__ = ["DATASETS", "Data", "Images", "Split", "Splits", "load"]
@@ -28,6 +28,7 @@ DATASETS: dict[str, ModuleType] = {
     "cifar100": cifar100,
     "npz": npz,
     "image_folder": image_folder,
+    "wav_folder": wav_folder,
 }
 
 
@@ -35,18 +36,19 @@ DATASETS: dict[str, ModuleType] = {
 class Data:
     """The `data:` section of an experiment file.
 
-    Counts are images, `crop` and `cutout` are pixels.
+    Counts are images or signals, `crop` and `cutout` are pixels or samples.
     """
 
     name: str  # a key of DATASETS
     directory: str | None = None  # where its files are; for npz the file itself
     image_size: int | None = None  # image_folder only: the side of the square it makes; None means 64
+    length: int | None = None  # wav_folder only: samples of every signal; None means the median
     validation: int | float | None = None  # taken out of train for the search; None: 5000 or 20 %, the lesser
     calibration: int = 2048  # taken out of train for batch-norm statistics; never more than 10 % of it
     test: float = 0.2  # share taken for test where the source has no test set of its own
     crop: int = 0  # training images are padded by so much, then cut back at a random place
-    flip: bool = False  # half of the training images are mirrored
-    cutout: int = 0  # side of a square that is blanked in each training image
+    flip: bool = False  # half of the training images are mirrored; signals are not
+    cutout: int = 0  # side of a square that is blanked in each training image, length of a span in a signal
     seed: int = 0  # of the splits
 
     def __post_init__(self) -> None:
@@ -58,12 +60,17 @@ class Data:
             raise ValueError(
                 f"data.directory is {self.directory!r}; it must be a path in quotes, or left out"
             )
-        if self.image_size is not None:
-            self._require("image_size", _whole(self.image_size, 1), "a whole number of at least 1")
-            if self.name != "image_folder":
+        for key, reader, verb in (
+            ("image_size", "image_folder", "resizes"),
+            ("length", "wav_folder", "cuts and pads"),
+        ):
+            value = getattr(self, key)
+            if value is None:
+                continue
+            self._require(key, _whole(value, 1), "a whole number of at least 1")
+            if self.name != reader:
                 raise ValueError(
-                    f"data.image_size is {self.image_size}, but only image_folder resizes; "
-                    f"leave it out for {self.name}"
+                    f"data.{key} is {value}, but only {reader} {verb}; leave it out for {self.name}"
                 )
         self._require(
             "validation",
@@ -86,16 +93,24 @@ def load(settings: Data) -> Splits:
     directory = None if settings.directory is None else Path(settings.directory).expanduser()
     images = DATASETS[settings.name].read(directory, settings)
     check(images, settings.name if directory is None else str(directory))
-    _, height, width = images.train.shape[1:]
-    for key in ("crop", "cutout"):
-        if (value := getattr(settings, key)) >= min(height, width):
-            raise ValueError(
-                f"data.{key} is {value}, but the images are {height} x {width}; "
-                f"it must be below {min(height, width)}"
-            )
+    _check_augmentation(settings, images)
     splits = split(images, settings)
     log.info("%s: %s", settings.name, splits)
     return splits
+
+
+def _check_augmentation(settings: Data, images: Images) -> None:
+    sides = images.train.shape[2:]
+    size = " x ".join(map(str, sides)) if len(sides) > 1 else f"{sides[0]} samples long"
+    for key in ("crop", "cutout"):
+        if (value := getattr(settings, key)) >= min(sides):
+            raise ValueError(
+                f"data.{key} is {value}, but the {noun(images.train)}s are {size}; it must be below {min(sides)}"
+            )
+    if settings.flip and len(sides) == 1:
+        raise ValueError(
+            "data.flip is True, but signals are not mirrored: time has a direction; leave it out"
+        )
 
 
 def _whole(value: object, least: int) -> bool:

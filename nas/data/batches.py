@@ -20,7 +20,7 @@ def normalize(
     std: Sequence[float],
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Images (N, C, H, W) as float32 in channels_last on the device, (x - mean) / std per channel.
+    """(N, C, H, W) in channels_last, or (N, C, L), as float32 on the device, (x - mean) / std per channel.
 
     uint8 is brought to the scale 0..1 first, on which `mean` and `std` are.
     """
@@ -30,13 +30,20 @@ def normalize(
     unit = 255 if images.dtype == torch.uint8 else 1
     mean64, std64 = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
     scale, shift = _per_pixel(1 / (unit * std64), images), _per_pixel(-mean64 / std64, images)
-    return torch.addcmul(shift, images.float(), scale).contiguous(memory_format=torch.channels_last)
+    return laid_out(torch.addcmul(shift, images.float(), scale))
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """Images in channels_last; signals, which know no such layout, one value after the other."""
+    layout = torch.channels_last if images.ndim == 4 else torch.contiguous_format
+    return images.contiguous(memory_format=layout)
 
 
 def _per_pixel(values: Tensor, images: Tensor) -> Tensor:
     """One value per channel, repeated over a whole image: adding rows of 3 is slow, adding images is not."""
     values = values.to(images.device, torch.float32)
-    return values[None, :, None, None].expand(1, *images.shape[1:]).contiguous()
+    values = values.view(1, -1, *[1] * (images.ndim - 2))
+    return values.expand(1, *images.shape[1:]).contiguous()
 
 
 class Batches:
@@ -48,9 +55,11 @@ class Batches:
 
     Args:
         mean, std: per channel, as in `Splits`.
-        crop: images are padded by so many pixels of 0 and cut back at a random place.
-        flip: half of the images are mirrored, left to right.
-        cutout: side of a square that is set to the mean, in pixels; it may reach over the edge.
+        crop: images are padded by so many pixels of 0 and cut back at a random place; signals by so many
+            samples of the mean.
+        flip: half of the images are mirrored, left to right; signals are not.
+        cutout: side of a square that is set to the mean, in pixels, or length of such a span, in samples; it
+            may reach over the edge.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class Batches:
         cutout: int = 0,
         device: torch.device | str = "cpu",
     ):
+        assert not (flip and split.images.ndim == 3), "signals are not mirrored"
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         self.images = torch.from_numpy(np.require(split.images, requirements=["C", "W"])).to(device)
@@ -83,14 +93,18 @@ class Batches:
         return len(self.labels) // (ranks * self._size(ranks))
 
     def __call__(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W), float32, channels_last, normalised, and labels (N,), int64, on the device."""
+        """Images (N, C, H, W) in channels_last or signals (N, C, L), float32, normalised, and labels (N,), int64,
+        on the device."""
         assert step >= 0 and 0 <= rank < ranks, (step, rank, ranks)
         rows = torch.from_numpy(self._rows(step, rank, ranks)).to(self.images.device)
         random = np.random.default_rng([self.seed, AUGMENTATION, step, rank])
         images = self.images[rows]
-        if self.crop or self.flip:
+        signals = images.ndim == 3
+        if (self.crop or self.flip) and not signals:
             images = self._shift(images, random)
         images = normalize(images, self.mean, self.std, images.device)
+        if self.crop and signals:  # normalised first: 0 may be far from any sample
+            images = self._slide(images, random)
         if self.cutout:
             images.masked_fill_(self._holes(images, random), 0)
         return images, self.labels[rows]
@@ -130,8 +144,18 @@ class Batches:
         source = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(count, 1, -1)
         return padded.flatten(2).gather(2, source.expand(-1, channels, -1)).view(images.shape)
 
+    def _slide(self, signals: Tensor, random: np.random.Generator) -> Tensor:
+        """Crop of (N, C, L): each signal earlier or later by up to `crop` samples."""
+        count, channels, length = signals.shape
+        first = self._draw(random, 2 * self.crop + 1, signals)
+        source = first + torch.arange(length, device=signals.device)  # (N, L)
+        padded = F.pad(signals, [self.crop] * 2)
+        return padded.gather(2, source[:, None].expand(count, channels, length))
+
     def _holes(self, images: Tensor, random: np.random.Generator) -> Tensor:
-        """Where cutout blanks: (N, 1, H, W)."""
+        """Where cutout blanks: (N, 1, H, W) or (N, 1, L)."""
+        if images.ndim == 3:
+            return self._inside(images.shape[2], images, random)[:, None]
         rows, columns = (self._inside(size, images, random) for size in images.shape[2:])
         return rows[:, None, :, None] & columns[:, None, None, :]
 

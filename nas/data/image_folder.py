@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from nas.data.files import existing
+from nas.data.folders import find, in_threads
 from nas.data.images import Images
 
 try:
@@ -54,63 +53,20 @@ DAMAGE = (  # what Pillow raises for a file that is not what it says
 )  # fmt: skip
 HOLDS = "the folder that holds CLASS/image.jpg, or train/CLASS/image.jpg and test/CLASS/image.jpg"
 
-Result = TypeVar("Result")
-
 
 def read(directory: Path | None, settings: Data) -> Images:
     """All images of the folder; RGB, or grey where every single one is grey."""
     root = existing(directory, "image_folder", HOLDS)
-    parts = any(_folders(root / "train")) if (root / "train").is_dir() else False
-    folder = root / "train" if parts else root
-    classes = tuple(path.name for path in _folders(folder))
-    if len(classes) < 2:
-        found = f"the one class folder {classes[0]}" if classes else "no class folder"
-        raise ValueError(f"{folder} holds {found}; needs at least two classes, as CLASS/image.jpg each")
-    train = _find(folder, classes)
-    test = _find_test(root, classes) if parts else []
+    found = find(root, "image", ENDINGS)
     size = settings.image_size or IMAGE_SIZE
-    paths = [path for path, _ in train + test]
-    channels = 1 if all(_in_threads(_is_grey, paths)) else 3
+    paths = [path for path, _ in found.train + found.test]
+    channels = 1 if all(in_threads(_is_grey, paths, DAMAGE)) else 3
     _require_memory(len(paths), channels, size)
     library = "Pillow" if simplejpeg is None else "simplejpeg and Pillow"
     log.info("decoding %d images to %d x %d x %d with %s", len(paths), channels, size, size, library)
-    images, labels = _decode_all(train, channels, size)
-    return Images(images, labels, *(_decode_all(test, channels, size) if test else (None, None)), classes)
-
-
-def _find(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """Every image of each class with its label, in the order of classes and names."""
-    found = []
-    for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in ENDINGS)
-        files = [path for path in files if path.is_file() and not path.name.startswith(".")]
-        if not files:
-            raise ValueError(
-                f"{folder / name} holds no image; add some ({', '.join(ENDINGS)}) or remove the folder"
-            )
-        found += [(path, label) for path in files]
-    return found
-
-
-def _find_test(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """The images of root/test or, without that, of root/val; none if there is neither."""
-    folders = [root / name for name in ("test", "val") if (root / name).is_dir()]
-    if not folders:
-        return []
-    if len(folders) > 1:
-        log.warning("%s is not read: validation images are taken out of train (data.validation)", folders[1])
-    names = [path.name for path in _folders(folders[0])]
-    if unknown := [name for name in names if name not in classes]:
-        raise ValueError(
-            f"{folders[0]} has the class {', '.join(unknown)}, which {root / 'train'} lacks; "
-            f"it has {', '.join(classes)}"
-        )
-    labels = {name: label for label, name in enumerate(classes)}
-    return [(path, labels[name]) for name in names for path, _ in _find(folders[0], [name])]
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    images, labels = _decode_all(found.train, channels, size)
+    test = _decode_all(found.test, channels, size) if found.test else (None, None)
+    return Images(images, labels, *test, found.classes)
 
 
 def _require_memory(count: int, channels: int, size: int) -> None:
@@ -126,22 +82,9 @@ def _require_memory(count: int, channels: int, size: int) -> None:
 def _decode_all(files: Sequence[tuple[Path, int]], channels: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     images = np.empty((len(files), channels, size, size), np.uint8)
     paths = [path for path, _ in files]
-    for row, pixels in enumerate(_in_threads(partial(_decode, channels=channels, size=size), paths)):
+    for row, pixels in enumerate(in_threads(partial(_decode, channels=channels, size=size), paths, DAMAGE)):
         images[row] = pixels
     return images, np.array([label for _, label in files], np.int64)
-
-
-def _in_threads(work: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
-    """What `work` makes of each path, in order; the decoders let go of Python's lock."""
-
-    def named(path: Path) -> Result:
-        try:
-            return work(path)
-        except DAMAGE as error:
-            raise ValueError(f"{path} cannot be decoded ({error}); repair or remove it") from error
-
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        yield from pool.map(named, paths)
 
 
 def _is_grey(path: Path) -> bool:

@@ -1,11 +1,15 @@
-"""Images in one NumPy archive: `images`, `labels`, and perhaps `test_images`, `test_labels`, `classes`.
+"""Images or signals in one NumPy archive: `images` or `signals`, `labels`, and perhaps `test_images` or
+`test_signals`, `test_labels`, `classes`.
 
 Images are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or float; with four axes the channels are
-the smaller of the second and the last. Labels are whole numbers from 0.
+the smaller of the second and the last. Signals are (N, L) or (N, C, L), floats or whole numbers, which are
+taken as they are and not scaled: normalisation by mean and deviation makes all scales one. Labels are whole
+numbers from 0.
 """
 
 from __future__ import annotations
 
+import logging
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,7 +23,9 @@ from nas.data.images import Images
 if TYPE_CHECKING:
     from nas.data import Data
 
-KEYS = ("images", "labels", "test_images", "test_labels", "classes")
+KEYS = ("images", "signals", "labels", "test_images", "test_signals", "test_labels", "classes")
+
+log = logging.getLogger(__name__)
 
 
 def read(directory: Path | None, settings: Data) -> Images:
@@ -32,18 +38,25 @@ def read(directory: Path | None, settings: Data) -> Images:
             f"data.directory is {directory}, which {state}; npz needs the path of a .npz file"
         )
     arrays = _arrays(directory)
-    for present, absent in (("images", "labels"), ("labels", "images")):
+    what, convert = ("signals", _signals) if "signals" in arrays else ("images", _images)
+    if both := sorted(
+        {"images", "test_images", "signals", "test_signals"} & arrays.keys() - {what, f"test_{what}"}
+    ):
+        raise ValueError(
+            f"{directory} has {what} and {', '.join(both)}; a network learns from one or the other: leave one out"
+        )
+    for present, absent in ((what, "labels"), ("labels", what)):
         if absent not in arrays:
             raise ValueError(f"{directory} has no {absent}; it has {', '.join(arrays) or 'nothing'}")
         if f"test_{present}" in arrays and f"test_{absent}" not in arrays:
             raise ValueError(f"{directory} has test_{present} but no test_{absent}; it needs both or neither")
     labels = _labels(arrays["labels"], f"labels in {directory}")
-    images = _images(arrays["images"], f"images in {directory}")
+    train = convert(arrays[what], f"{what} in {directory}")
     test, test_labels = None, None
-    if "test_images" in arrays:
-        test = _images(arrays["test_images"], f"test_images in {directory}")
+    if f"test_{what}" in arrays:
+        test = convert(arrays[f"test_{what}"], f"test_{what} in {directory}")
         test_labels = _labels(arrays["test_labels"], f"test_labels in {directory}")
-    return Images(images, labels, test, test_labels, _classes(arrays, labels, directory))
+    return Images(train, labels, test, test_labels, _classes(arrays, labels, directory))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -81,6 +94,23 @@ def _images(images: np.ndarray, what: str) -> np.ndarray:
         with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
             images = images.astype(np.float32)
     return np.ascontiguousarray(images)
+
+
+def _signals(signals: np.ndarray, what: str) -> np.ndarray:
+    """Either of the allowed layouts as (N, C, L) float32."""
+    if signals.dtype.kind not in "iuf":
+        raise ValueError(f"{what} are {signals.dtype}; must be whole numbers or a float type")
+    if signals.ndim not in (2, 3):
+        raise ValueError(f"{what} have the shape {signals.shape}; must be (N, L) or (N, C, L)")
+    signals = signals[:, None] if signals.ndim == 2 else signals
+    _, channels, length = signals.shape
+    if channels > length:
+        log.warning(
+            "%s are read as %d channels of %d samples; if they are (N, L, C), transpose them to (N, C, L)",
+            what, channels, length,
+        )  # fmt: skip
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused as such
+        return np.ascontiguousarray(signals, np.float32)
 
 
 def _labels(labels: np.ndarray, what: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas.data.images import Images, Split
+from nas.data.images import Images, Split, noun
 
 if TYPE_CHECKING:
     from nas.data import Data
@@ -40,16 +40,21 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     _test: Split
+    rate: int | None = None  # samples per second of signals, where it is known
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """C, H, W of every image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """C, H, W of every image, or C, L of every signal."""
+        return self.train.images.shape[1:]
+
+    @property
+    def noun(self) -> str:
+        return noun(self.train.images)
 
     def read_test(self, reason: str) -> Split:
         """The test images; reading them is logged with the reason."""
-        log.info("reading the %d test images of %s: %s", len(self._test), self.settings.name, reason)
+        count, name = len(self._test), self.settings.name
+        log.info("reading the %d test %ss of %s: %s", count, self.noun, name, reason)
         return self._test
 
     @cached_property
@@ -65,7 +70,8 @@ class Splits:
     def __str__(self) -> str:
         parts = {"train": self.train, "validation": self.validation, "calibration": self.calibration}
         counts = ", ".join(f"{len(part)} {name}" for name, part in (parts | {"test": self._test}).items())
-        return f"{counts} images of {' x '.join(map(str, self.shape))}, {len(self.classes)} classes"
+        size = " x ".join(map(str, self.shape)) + (f" at {self.rate} Hz" if self.rate else "")
+        return f"{counts} {self.noun}s of {size}, {len(self.classes)} classes"
 
 
 def split(images: Images, settings: Data) -> Splits:
@@ -77,7 +83,7 @@ def split(images: Images, settings: Data) -> Splits:
 
     def take(key: str, count: int, least: int, left: int) -> Split:
         nonlocal rows
-        taken, rows = _take(rows, key, count, least, left)
+        taken, rows = _take(rows, key, count, least, left, noun(images.train))
         # in random order, so that any part of a split is a fair sample of it
         return _part(images, random.permutation(taken))
 
@@ -90,16 +96,17 @@ def split(images: Images, settings: Data) -> Splits:
     calibration = take("calibration", max(2, min(settings.calibration, count // 10)), least=0, left=1)
     train = _part(images, random.permutation(np.concatenate(rows)))
     mean, std = moments(train.images)
-    return Splits(settings, images.classes, train, validation, calibration, mean, std, test)
+    return Splits(settings, images.classes, train, validation, calibration, mean, std, test, images.rate)
 
 
 def moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images (N, C, H, W), on the scale 0..1 for uint8."""
+    """Mean and standard deviation per channel of (N, C, H, W) or (N, C, L), on the scale 0..1 for uint8."""
     total, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
+    others = (0, *range(2, images.ndim))
     for start in range(0, len(images), 256):  # in parts, so that float64 copies stay small
         part = images[start : start + 256].astype(np.float64)
-        total += part.sum(axis=(0, 2, 3))
-        squares += np.square(part).sum(axis=(0, 2, 3))
+        total += part.sum(axis=others)
+        squares += np.square(part).sum(axis=others)
     pixels = images.size / images.shape[1]
     mean = total / pixels
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
@@ -121,17 +128,17 @@ def allot(counts: np.ndarray, total: int, low: np.ndarray, high: np.ndarray) -> 
 
 
 def _take(
-    rows: list[np.ndarray], key: str, total: int, least: int, left: int
+    rows: list[np.ndarray], key: str, total: int, least: int, left: int, one: str
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """`total` of the rows, at least `least` of each class, and the rest, at least `left` of each."""
     counts = np.array([len(row) for row in rows])
     low, high = np.full(len(rows), least), counts - left
     if total < low.sum():
-        raise ValueError(f"data.{key} asks for {total} images; {len(rows)} classes need at least {low.sum()}")
+        raise ValueError(f"data.{key} asks for {total} {one}s; {len(rows)} classes need at least {low.sum()}")
     if total > high.sum():
         raise ValueError(
-            f"data.{key} asks for {total} of {counts.sum()} images; at most {high.sum()} can be taken "
-            f"when {left} of each class must be left: lower it or add images"
+            f"data.{key} asks for {total} of {counts.sum()} {one}s; at most {high.sum()} can be taken "
+            f"when {left} of each class must be left: lower it or add {one}s"
         )
     dealt = allot(counts, total, low, high)
     taken = [row[:count] for row, count in zip(rows, dealt, strict=True)]
@@ -144,11 +151,12 @@ def _require_enough(rows: list[np.ndarray], images: Images) -> None:
         f"{name} ({len(row)})" for name, row in zip(images.classes, rows, strict=True) if len(row) < needed
     ]
     if few:
+        one = noun(images.train)
         shown = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         uses = "one to train and one to validate" + ("" if needed == 2 else " and one to test")
         raise ValueError(
-            f"too few training images of class {shown}; needs at least {needed} of each class ({uses}): "
-            "add images or remove the class"
+            f"too few training {one}s of class {shown}; needs at least {needed} of each class ({uses}): "
+            f"add {one}s or remove the class"
         )
 
 

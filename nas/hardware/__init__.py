@@ -31,8 +31,8 @@ class Device(Protocol):
     def available(cls) -> str | None:
         """None if this machine has the device, else one line: why not, and how to get it."""
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, int, int]) -> Latency:
-        """The time of one batch of images (C, H, W) through a network in evaluation mode."""
+    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
+        """The time of one batch of images (C, H, W), or signals (C, L), through a network in evaluation mode."""
 
 
 def device(section: Mapping[str, object]) -> Device:

@@ -28,12 +28,12 @@ class OnnxRuntimeCpu(Settings):
             return f"{error}; pip install onnx onnxruntime"
         return None
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, int, int]) -> Latency:
+    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
         from nas.export.onnx_graph import onnx_of
 
         return self.measure_onnx(onnx_of(subnet, input_shape), input_shape)
 
-    def measure_onnx(self, model: bytes, input_shape: tuple[int, int, int]) -> Latency:
+    def measure_onnx(self, model: bytes, input_shape: tuple[int, ...]) -> Latency:
         """The time of one batch through any ONNX model that takes images alone."""
         import onnxruntime
 

@@ -104,7 +104,7 @@ def time_alone(run: Callable[[], float | None], settings: Settings, clock: Clock
 def measure(
     device: Settings,
     run: Callable[[], float | None],
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     clock: Clock,
     versions: Mapping[str, str],
     processor: str | None = None,
@@ -171,8 +171,8 @@ def clock_of(threads: int) -> Clock:
     return "thread-cpu" if threads == 1 else "wall"
 
 
-def fixed_images(batch: int, input_shape: tuple[int, int, int]) -> np.ndarray:
-    """The (N, C, H, W) float32 images that everything is timed with: the same standard normal ones each time."""
+def fixed_images(batch: int, input_shape: tuple[int, ...]) -> np.ndarray:
+    """The (N, C, H, W) or (N, C, L) float32 input of all that is timed: the same standard normal numbers each time."""
     return np.random.default_rng(0).standard_normal((batch, *input_shape), dtype=np.float32)
 
 

@@ -26,7 +26,7 @@ class TorchCpu(Settings):
             return f"{error}; pip install torch"
         return None
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, int, int]) -> Latency:
+    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
         import torch
 
         check_ready(subnet)

@@ -42,7 +42,7 @@ class TorchCuda(Settings):
         reason = "".join(f" ({' '.join(str(one.message).split())})" for one in said[:1])
         return None if usable else f"torch finds no NVIDIA GPU{reason}; check nvidia-smi and the driver"
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, int, int]) -> Latency:
+    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
         import torch
 
         check_ready(subnet)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nas.evaluation import Bench
 
 
-def _accuracy(subnet: nn.Module, input_shape: tuple[int, int, int], bench: Bench) -> Measured:
+def _accuracy(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench) -> Measured:
     from nas.evaluation import accuracy_of
 
     return Measured(accuracy_of(subnet, bench.validation_images(input_shape), bench.validation_labels))

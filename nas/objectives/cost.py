@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _counted(cost: str):
-    def of(subnet: nn.Module, input_shape: tuple[int, int, int], bench: Bench) -> Measured:
+    def of(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench) -> Measured:
         from supernets.cost import COSTS, count
 
         return Measured(int(count(subnet, input_shape)[COSTS.index(cost)]))

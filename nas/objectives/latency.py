@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nas.evaluation import Bench
 
 
-def _latency(subnet: nn.Module, input_shape: tuple[int, int, int], bench: Bench) -> Measured:
+def _latency(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench) -> Measured:
     from supernets.merging import forms
 
     records = [

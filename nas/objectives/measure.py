@@ -27,12 +27,12 @@ class Measured:
 class Measure:
     """An objective and how it is measured.
 
-    `of(subnet, input_shape, bench)` gets an exported subnet in evaluation mode and the (C, H, W) it works
-    on. `statistics` says that the subnet must have batch-norm statistics of its own, `quiet` that nothing
-    else may run on the machine meanwhile.
+    `of(subnet, input_shape, bench)` gets an exported subnet in evaluation mode and the (C, H, W) or
+    (C, L) it works on. `statistics` says that the subnet must have batch-norm statistics of its own,
+    `quiet` that nothing else may run on the machine meanwhile.
     """
 
     objective: Objective
-    of: Callable[[nn.Module, tuple[int, int, int], Bench], Measured]
+    of: Callable[[nn.Module, tuple[int, ...], Bench], Measured]
     statistics: bool = False
     quiet: bool = False
