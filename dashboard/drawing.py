@@ -1,47 +1,88 @@
-"""An architecture drawn stage by stage: a row per stage, a box per block."""
+"""An architecture drawn stage by stage: a row per stage, a box per block; or cell by cell."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from dash import html
 from dash.development.base_component import Component
 
-from dashboard.words import setting_words
-from search_spaces import Architecture, Choice, SearchSpace, Stage, StageChoice
+from dashboard.words import path_words, setting_words
+from search_spaces import Architecture, CellArchitecture, CellSpace, Choice, SearchSpace, Stage, StageChoice
+from search_spaces.cells import KINDS, Cell, unused
 
 # muted, and told apart by people who do not see red and green alike
 TONES = ("#2f6f9f", "#b5651d", "#4d8076", "#8a5a83", "#7a7a3c", "#a34b4b", "#5c6f8a", "#3f7f4f")
 
 
-def network(architecture: Architecture, space: SearchSpace) -> Component:
-    """The network from its input to its classes, with the size of what flows between the stages."""
-    tones = _tones(space)
-    channels, height, width = space.input_shape(architecture.resolution)
+def network(architecture: Architecture | CellArchitecture, space: SearchSpace | CellSpace) -> Component:
+    """The network from its input to its classes, with the size of what flows between the stages or cells."""
+    stacked = isinstance(architecture, CellArchitecture)
+    channels, *sides = space.input_shape(architecture.resolution)
+    noun = "image" if space.dims == 2 else "signal"
     whole = "×".join(map(str, space.image_shape[1:]))
-    scaled = "images" if architecture.resolution == space.image_shape[1] else f"images scaled from {whole}"
-    rows = [_end("input", f"{channels} × {height} × {width}", scaled)]
-    height, width = _halved(height, width, space.stem.stride)
-    kernel = f"{space.stem.kernel_size}×{space.stem.kernel_size} convolution"
-    rows.append(_end("stem", f"{space.stem.width} × {height} × {width}", kernel))
-    for number, (stage, chosen) in enumerate(zip(space.stages, architecture.stages, strict=True), start=1):
-        height, width = _halved(height, width, stage.stride)
-        rows.append(_stage(number, stage, chosen, f"{chosen.width} × {height} × {width}", tones))
-    head = f"1×1 convolution to {space.head_width} channels, " if space.head_width else ""
-    rows.append(_end("head", f"{space.classes} classes", f"{head}average over the image, linear"))
+    scaled = "" if architecture.resolution == space.image_shape[1] else f" scaled from {whole}"
+    rows = [_end("input", _size(channels, sides), f"{noun}s{scaled}")]
+    sides = _halved(sides, space.stem.stride)
+    kernel = "×".join([str(space.stem.kernel_size)] * space.dims)
+    rows.append(_end("stem", _size(space.stem.width, sides), f"{kernel} convolution"))
+    rows += _cells(architecture, space, sides) if stacked else _stages(architecture, space, sides)
+    one = "×".join("1" * space.dims)
+    head = f"{one} convolution to {space.head_width} channels, " if not stacked and space.head_width else ""
+    rows.append(_end("head", f"{space.classes} classes", f"{head}average over the {noun}, linear"))
     return html.Div(rows, className="network")
 
 
-def _stage(number: int, stage: Stage, chosen: StageChoice, shape: str, tones: dict[str, str]) -> Component:
+def _stages(architecture: Architecture, space: SearchSpace, sides: Sequence[int]) -> list[Component]:
+    rows, tones = [], _tones(space)
+    for number, (stage, chosen) in enumerate(zip(space.stages, architecture.stages, strict=True), start=1):
+        sides = _halved(sides, stage.stride)
+        rows.append(_stage(number, stage, chosen, _size(chosen.width, sides), tones, space.dims))
+    return rows
+
+
+def _cells(architecture: CellArchitecture, space: CellSpace, sides: Sequence[int]) -> list[Component]:
+    """The two cells, a box per block, then how they are stacked and what each gives."""
+    rows = [_cell(kind, architecture.cell(kind)) for kind in KINDS]
+    for place, cell, _ in space.rows(architecture):
+        kind = space.places[place].kind
+        halvings = 2 ** (space.places[place].level + (kind == "reduction"))
+        shape = _size(space.places[place].filters * len(unused(cell)), _halved(sides, halvings))
+        rows.append(_end(f"cell {place + 1}", shape, f"{kind}, {space.places[place].filters} filters"))
+    return rows
+
+
+def _cell(kind: str, cell: Cell) -> Component:
+    boxes = [
+        html.Div(
+            [html.B(f"block {number + 1}"), *(html.Span(path_words(path)) for path in block.paths)]
+            + [html.Span("concatenated" if block.combiner == "concat" else "added", className="quiet")]
+            + ([html.Span("goes out", className="quiet")] if number in unused(cell) else []),
+            className="block",
+            style={"borderTopColor": TONES[number % len(TONES)]},
+        )
+        for number, block in enumerate(cell)
+    ]
+    absent = html.Div("stepped over by the normal cell", className="block absent")
+    row = [html.Div(box) for box in boxes or [absent]]  # each by itself: an arrow stands between neighbours
+    return _row(f"{kind} cell", f"{len(boxes)} blocks", "", *row)
+
+
+def _stage(
+    number: int, stage: Stage, chosen: StageChoice, shape: str, tones: dict[str, str], dims: int
+) -> Component:
     blocks = [
-        _block(choice, stage.stride if place == 0 else 1, tones[choice.operator])
+        _block(choice, stage.stride if place == 0 else 1, tones[choice.operator], dims)
         for place, choice in enumerate(chosen.blocks)
     ]
     absent = [html.Div("not there", className="block absent")] * (max(stage.depths) - len(blocks))
     depth = f"width {chosen.width}, depth {len(blocks)} of {max(stage.depths)}"
+    depth += ", shared kernels" if chosen.share_kernels else ""
     return _row(f"stage {number}", shape, depth, *blocks, *absent)
 
 
-def _block(choice: Choice, stride: int, tone: str) -> Component:
-    lines = [" · ".join(setting_words(choice)), f"expansion ×{choice.expansion:g}"]
+def _block(choice: Choice, stride: int, tone: str, dims: int) -> Component:
+    lines = [" · ".join(setting_words(choice, dims)), f"expansion ×{choice.expansion:g}"]
     if stride > 1:
         lines.append(f"stride {stride}")
     if choice.attention != "none":
@@ -66,8 +107,12 @@ def _row(name: str, shape: str, note: str, *content: Component) -> Component:
     )
 
 
-def _halved(height: int, width: int, stride: int) -> tuple[int, int]:
-    return -(-height // stride), -(-width // stride)
+def _size(channels: int, sides: Sequence[int]) -> str:
+    return " × ".join(map(str, (channels, *sides)))
+
+
+def _halved(sides: Sequence[int], stride: int) -> list[int]:
+    return [-(-side // stride) for side in sides]
 
 
 def _tones(space: SearchSpace) -> dict[str, str]:

@@ -91,7 +91,7 @@ def hover(run: Run, candidate: Candidate, remark: str = "") -> str:
             interval = candidate.intervals.get(what.key)
             spread = f" (95 %: {what.interval_text(*interval)})" if interval else ""
             lines.append(f"{what.name}: {what.text(candidate.values[what.key])}{spread}, {what.source}")
-    return "<br>".join([*lines, "", *architecture_lines(candidate.architecture)])
+    return "<br>".join([*lines, "", *architecture_lines(candidate.architecture, run.dims)])
 
 
 def _bars(candidates: Sequence[Candidate], x: Quantity, y: Quantity, color: str) -> Mapping[str, object]:

@@ -140,6 +140,7 @@ def latency_rows(record: Latency) -> list[tuple[str, str]]:
         ("runs", f"{len(record.samples_ms):,}"),
         ("clock", record.clock),
         ("device", record.device),
+        *([] if record.form == "plain" else [("deployed", f"{record.form}, which ran fastest here")]),
         *settings,
         ("input", "×".join(map(str, record.input_shape)) + " (C×H×W)"),
         ("processor", record.processor),
@@ -163,7 +164,7 @@ def export_rows(export: Export) -> list[tuple[str, str]]:
             "largest difference",
             f"{export.max_difference:.1e}, relative, between any two of its forms (measured)",
         ),
-        ("agreement", f"{100 * export.agreement:.2f} % of the images (measured)"),
+        ("agreement", f"{100 * export.agreement:.2f} % of what they were compared on (measured)"),
         ("test accuracy", f"{export.test_accuracy:.2f} % (measured)"),
         ("made", words.moment(export.created)),
     ]

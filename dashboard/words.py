@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Literal
 
 from nas.objectives import KEYS
 from nas.storage.records import Candidate, Latency, Run
-from search_spaces import Architecture, Choice
+from search_spaces import CellArchitecture, Choice, architecture_from_json
+from search_spaces.cells import INPUTS, KINDS, Cell, Path
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def quantity(run: Run, key: str) -> Quantity:
     one = recorded[key]
     source = "counted" if one.name in COUNTED else "measured"
     if one.name == "accuracy":  # the test images are read by exports alone
-        source = "measured on validation images"
+        source = f"measured on validation {'images' if run.dims == 2 else 'signals'}"
     spelled = one.unit if one.unit.lower() == one.name.lower() else one.name  # MACs, not macs
     return Quantity(key, spelled, one.unit, one.goal, source)
 
@@ -127,19 +127,36 @@ def device(latency: Latency) -> str:
 
 
 @lru_cache(maxsize=50_000)
-def architecture_lines(architecture: str) -> tuple[str, ...]:
-    """An architecture's JSON as a line for the resolution and one per stage."""
-    fields = Architecture.from_json(architecture)
+def architecture_lines(architecture: str, dims: int = 2) -> tuple[str, ...]:
+    """An architecture's JSON as a line for the resolution and one per stage, or per cell."""
+    fields = architecture_from_json(architecture)
+    if isinstance(fields, CellArchitecture):
+        cells = [f"{kind} cell: {' | '.join(cell_words(fields.cell(kind))) or 'none'}" for kind in KINDS]
+        return (f"{fields.resolution} {'px' if dims == 2 else 'samples'}", *cells)
     stages = [
-        f"{stage.width} channels: {' | '.join(' '.join(block_words(block)) for block in stage.blocks)}"
+        f"{stage.width} channels{', shared kernels' if stage.share_kernels else ''}: "
+        + " | ".join(" ".join(block_words(block, dims)) for block in stage.blocks)
         for stage in fields.stages
     ]
-    return (f"{fields.resolution} px", *stages)
+    return (f"{fields.resolution} {'px' if dims == 2 else 'samples'}", *stages)
 
 
-def block_words(choice: Choice) -> list[str]:
+def cell_words(cell: Cell) -> list[str]:
+    """The blocks of a cell in words: both paths, and how they are combined."""
+    combined = {"add": " + ", "concat": " & "}
+    return [combined[block.combiner].join(map(path_words, block.paths)) for block in cell]
+
+
+def path_words(path: Path) -> str:
+    """The operator, and what it reads: the cell before the last, the last cell, or a block from 1 on."""
+    names = ("cell before last", "last cell")
+    read = names[path.input] if path.input < INPUTS else f"block {path.input - INPUTS + 1}"
+    return f"{path.operator.replace('_', ' ')} of {read}"
+
+
+def block_words(choice: Choice, dims: int = 2) -> list[str]:
     """A block in words: operator, its settings, expansion, attention, precision; what does nothing is left out."""
-    words = [choice.operator.replace("_", " "), *setting_words(choice)]
+    words = [choice.operator.replace("_", " "), *setting_words(choice, dims)]
     if choice.expansion != 1:
         words.append(f"×{choice.expansion:g}")
     if choice.attention != "none":
@@ -149,10 +166,20 @@ def block_words(choice: Choice) -> list[str]:
     return words
 
 
-def setting_words(choice: Choice) -> list[str]:
+def setting_words(choice: Choice, dims: int = 2) -> list[str]:
+    """Its settings; a kernel is 5×5 on images and 5 on signals."""
     settings = dict(choice.settings)
     kernel, kernels, dilation = (settings.pop(name, None) for name in ("kernel_size", "kernels", "dilation"))
-    words = [f"{kernel}×{kernel}"] if kernel else []
-    words += [" + ".join(f"{size}×{size}" for size in kernels)] if kernels else []
+    sizes = [kernel] if kernel else kernels or ()
+    words = [" + ".join("×".join([str(size)] * dims) for size in sizes)] if sizes else []
+    words = [f"kernel {word}" for word in words] if dims == 1 else words
     words += [f"dilation {dilation}"] if dilation and dilation > 1 else []
-    return words + [f"{name.replace('_', ' ')} {json.dumps(value)}" for name, value in settings.items()]
+    if paths := settings.pop("paths", None):
+        words += [" + ".join("×".join([str(size)] * dims) for size in paths)]
+    if settings.get("split") == "equal":
+        del settings["split"]
+    return words + [
+        name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}"
+        for name, value in settings.items()
+        if value is not False
+    ]

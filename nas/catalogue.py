@@ -151,23 +151,30 @@ def as_json(found: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def print_entries(found: Sequence[Entry]) -> None:
-    from rich.table import Table
+    from nas.report import console, plain_table
 
-    from nas.report import console
-
-    timed = any(one.measured for one in found)
-    table = Table("name", "settings", "works on", pad_edge=False)
-    for heading in ("measured at", "µs per block", "ps per MAC") if timed else ("source",):
-        table.add_column(heading, justify="right" if heading[:2] in ("µs", "ps") else "left")
+    out = console()
+    timed = [one.measured for one in found if one.measured]
     for kind in ("operator", "attention"):
-        for one in (one for one in found if one.kind == kind):
+        if not (shown := [one for one in found if one.kind == kind]):
+            continue
+        table = plain_table(kind, "settings", "works on")
+        for heading in ("measured at", "µs per block", "ps per MAC") if timed else ("source",):
+            table.add_column(heading, justify="right" if heading[:2] in ("µs", "ps") else "left")
+        for one in shown:
             name = f"{one.name} (experimental)" if one.experimental else one.name
-            table.add_row(
-                name, settings_in_words(one), works_on(one), *(cost_in_words(one) if timed else (one.paper,))
-            )
-        table.add_section()
-    console().print(table)
-    console().print("values in brackets are offered only where a skeleton names them")
+            more = cost_in_words(one) if timed else (one.paper,)
+            table.add_row(name, settings_in_words(one), works_on(one), *more)
+        out.print(table)
+        out.print()
+    if any("[" in settings_in_words(one) for one in found):
+        out.print("[values] in brackets are offered only where a skeleton names them")
+    if timed:
+        out.print(
+            f"measured on {timed[0].device}: what one adds to an inverted bottleneck of {WIDTH * EXPANSION} hidden "
+            f"channels on {SIDE}×{SIDE} pixels",
+            soft_wrap=True,
+        )
 
 
 def works_on(entry: Entry) -> str:

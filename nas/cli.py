@@ -94,6 +94,21 @@ def export(args: argparse.Namespace) -> int:
     return OK
 
 
+def transfer(args: argparse.Namespace) -> int:
+    """Rebuild a found cell with more repeats and filters, and train it on the data of another experiment."""
+    from nas.export.pick import pick
+    from nas.storage.store import Store
+    from nas.transfer import experiment_of, transferred
+
+    with Store(args.store, create=False) as store:
+        found = store.run(args.run)
+        candidate = pick(store, found, args.candidate, None, ())
+    skeleton = transferred(found, candidate, args.repeats, args.filters)
+    name = args.name or f"{args.run}-{candidate.key}"
+    with _opened(args, experiment_of(skeleton, Path(args.to), _overrides(args), name)) as (opened, stop):
+        return _carry_out(args, opened, stop, train=True, search=True)
+
+
 def verify(args: argparse.Namespace) -> int:
     """Compute the verification of an export anew; exit code 5 if it is not what was exported."""
     from nas.export.verify import verify as check
@@ -167,20 +182,21 @@ def profile(args: argparse.Namespace) -> int:
 def _experiment(args: argparse.Namespace):
     from nas.config import read_experiment
 
-    overrides = list(args.override)
-    if args.data_dir:
-        overrides.append(f"data.directory={json.dumps(args.data_dir)}")
-    return read_experiment(Path(args.file), overrides, args.name)
+    return read_experiment(Path(args.file), _overrides(args), args.name)
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    where = [f"data.directory={json.dumps(args.data_dir)}"] if args.data_dir else []
+    return [*args.override, *where]
 
 
 @contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[tuple]:
-    """The run that the arguments name, and the question whether to stop."""
+def _opened(args: argparse.Namespace, made: tuple | None = None) -> Iterator[tuple]:
+    """The run that the arguments name, or of an experiment with its text, and the question whether to stop."""
     from nas.experiment import open_run
     from nas.storage.store import Store
 
-    experiment = _experiment(args)
-    text = Path(args.file).read_text(encoding="utf-8")
+    experiment, text = made or (_experiment(args), Path(args.file).read_text(encoding="utf-8"))
     with (
         _stopping() as stop,
         Store(args.store) as store,
@@ -295,11 +311,7 @@ def parser() -> argparse.ArgumentParser:
     for verb in (run, train, search):
         command = _add(commands, verb)
         _experiment_arguments(command)
-        command.add_argument(
-            "--fresh", action="store_true", help="start over; what was there is kept, renamed"
-        )
-        command.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
-        _worker_arguments(command)
+        _carrying_arguments(command)
     _experiment_arguments(_add(commands, profile))
 
     command = _add(commands, report)
@@ -319,6 +331,21 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", metavar="DIR", help="folder to write (default: in the run's, by key)")
     command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
+
+    command = _add(commands, transfer)
+    command.add_argument("run", help="name of the run whose cell it is")
+    command.add_argument(
+        "--candidate", metavar="KEY", help="the candidate of this key (default: the knee point)"
+    )
+    command.add_argument(
+        "--to", metavar="FILE", required=True, help="experiment file: its data, training, objectives, device"
+    )
+    command.add_argument(
+        "--repeats", type=int, metavar="N", help="normal cells in a row (default: the run's)"
+    )
+    command.add_argument("--filters", type=int, metavar="F", help="of the first cells (default: the run's)")
+    _override_arguments(command, "RUN-KEY")
+    _carrying_arguments(command)
 
     command = _add(commands, verify)
     command.add_argument("folder", help="folder of an export")
@@ -357,7 +384,11 @@ def _add(commands, verb: Callable, as_json: bool = True) -> argparse.ArgumentPar
 
 def _experiment_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", help="experiment file, such as examples/digits.yaml")
-    command.add_argument("--name", help="name of the run (default: the file's)")
+    _override_arguments(command, "the file's")
+
+
+def _override_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    command.add_argument("--name", help=f"name of the run (default: {name})")
     command.add_argument("--data-dir", metavar="DIR", help="where the images are, instead of data.directory")
     command.add_argument(
         "-o",
@@ -367,6 +398,12 @@ def _experiment_arguments(command: argparse.ArgumentParser) -> None:
         default=[],
         help="a setting instead of the file's, such as search.budget=64; may be repeated",
     )
+
+
+def _carrying_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--fresh", action="store_true", help="start over; what was there is kept, renamed")
+    command.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
+    _worker_arguments(command)
 
 
 def _worker_arguments(command: argparse.ArgumentParser) -> None:

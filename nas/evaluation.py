@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from nas import config
 from nas.data import Splits, load
-from nas.data.batches import normalize
+from nas.data.batches import laid_out, normalize
 from nas.hardware import device as latency_device
 from nas.objectives import KEYS, Measure
 from nas.storage.records import Candidate
-from search_spaces import Architecture, SearchSpace, unroll
+from search_spaces import Architecture, CellSpace, SearchSpace, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
 from supernets.merging import merged
 from supernets.operators import OPERATORS
-from supernets.supernet import Supernet, resize
+from supernets.spatial import channels_last
+from supernets.supernet import make_supernet, resize
 from supernets.training import load_weights, training_device
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ ALWAYS = ("macs", "parameters", "bytes")  # they cost nothing, so every candidat
 BATCH = 500  # images scored at once
 
 
-def space_of(experiment: config.Experiment, splits: Splits) -> SearchSpace:
+def space_of(experiment: config.Experiment, splits: Splits) -> SearchSpace | CellSpace:
     """The search space of an experiment on its data."""
     return unroll(experiment.space, OPERATORS, ATTENTIONS, splits.shape, len(splits.classes))
 
@@ -56,41 +57,40 @@ class Bench:
         self.measures = measures_of(experiment)
         self.device = latency_device(experiment.device)
         where = training_device(experiment.training)
-        self.supernet = Supernet(space)
+        self.supernet = make_supernet(space)
         tensors, _ = checkpoint.load(supernet_file)
         load_weights(self.supernet, tensors, supernet_file)
-        self.supernet.eval().to(where, memory_format=torch.channels_last)
+        channels_last(self.supernet.eval().to(where))
         self._images = {
             name: normalize(part.images, splits.mean, splits.std, where)
             for name, part in (("calibration", splits.calibration), ("validation", splits.validation))
         }
         self.validation_labels = torch.from_numpy(splits.validation.labels).to(where)
-        self._resized: dict[tuple[str, tuple[int, int, int]], Tensor] = {}
+        self._resized: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
-    def calibration_images(self, shape: tuple[int, int, int]) -> Tensor:
-        """Training images that no weight was trained on, (N, C, H, W), as in a test: for batch norm."""
+    def calibration_images(self, shape: tuple[int, ...]) -> Tensor:
+        """Training images that no weight was trained on, (N, C, H, W) or (N, C, L), as in a test: for batch norm."""
         return self._at("calibration", shape)
 
-    def validation_images(self, shape: tuple[int, int, int]) -> Tensor:
-        """The search-validation images, (N, C, H, W), in the order of `validation_labels`."""
+    def validation_images(self, shape: tuple[int, ...]) -> Tensor:
+        """The search-validation images, (N, C, H, W) or (N, C, L), in the order of `validation_labels`."""
         return self._at("validation", shape)
 
     def branched(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
         """The architecture exported as it was trained, in evaluation mode, with statistics of its own if asked."""
         subnet = self.supernet.export(architecture).to(self._images["calibration"].device)
-        subnet = subnet.to(memory_format=torch.channels_last).eval()
+        subnet = channels_last(subnet).eval()
         shape = self.space.input_shape(architecture.resolution)
         return recalibrate(subnet, self.calibration_images(shape)) if statistics else subnet
 
     def subnet(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
         """The architecture exported as it is deployed: what branches it was trained in are merged."""
         subnet = merged(self.branched(architecture, statistics))
-        return subnet.to(memory_format=torch.channels_last)
+        return channels_last(subnet)
 
-    def _at(self, name: str, shape: tuple[int, int, int]) -> Tensor:
+    def _at(self, name: str, shape: tuple[int, ...]) -> Tensor:
         if (name, shape) not in self._resized:
-            resized = resize(self._images[name], shape)
-            self._resized[name, shape] = resized.contiguous(memory_format=torch.channels_last)
+            self._resized[name, shape] = laid_out(resize(self._images[name], shape))
         return self._resized[name, shape]
 
 

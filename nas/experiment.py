@@ -172,9 +172,10 @@ def training_parts(
     import torch
 
     from nas.data.batches import Batches, normalize
-    from supernets.cost import CostTable
+    from supernets.cost import cost_table
     from supernets.samplers import make_sampler
-    from supernets.supernet import Supernet
+    from supernets.spatial import channels_last
+    from supernets.supernet import make_supernet
     from supernets.training import train, training_device
 
     settings, data = experiment.training, experiment.data
@@ -191,8 +192,8 @@ def training_parts(
         device,
     )
     steps = settings.steps(batches.steps_per_epoch(ranks))
-    supernet = Supernet(space, settings.seed).to(device, memory_format=torch.channels_last)
-    sampler = make_sampler(settings.sampler, space, CostTable(space), steps)
+    supernet = channels_last(make_supernet(space, settings.seed).to(device))
+    sampler = make_sampler(settings.sampler, space, cost_table(space), steps)
 
     def probe_batch(number: int):
         """The same validation images whenever that number is asked for."""

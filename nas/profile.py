@@ -13,8 +13,8 @@ from nas import config
 from nas.data import load
 from nas.search import make_searcher
 from nas.storage.records import Constraint
-from search_spaces import SearchSpace
-from supernets.cost import COSTS, CostTable
+from search_spaces import CellSpace, SearchSpace
+from supernets.cost import COSTS, CostTable, cost_table
 
 DRAWN = 10_000  # architectures that the medians and shares are taken from
 
@@ -30,6 +30,7 @@ class Profile:
 
     name: str
     images: str
+    noun: str  # what one of them is called
     size: int
     decisions: int
     blocks: tuple[int, int]  # fewest and most
@@ -52,12 +53,12 @@ def profile(experiment: config.Experiment) -> Profile:
     """
     from nas.data.batches import Batches
     from nas.evaluation import space_of
-    from supernets.supernet import Supernet
+    from supernets.supernet import make_supernet
 
     splits = load(experiment.data)
     space = space_of(experiment, splits)
     check_possible(experiment, space)
-    table = CostTable(space)
+    table = cost_table(space)
     limits = [one for one in experiment.constraints if one.key in COSTS]
     random = Random(0)
     drawn = table.of([space.sample(random) for _ in range(min(DRAWN, 10 * space.size))])
@@ -67,10 +68,11 @@ def profile(experiment: config.Experiment) -> Profile:
     return Profile(
         name=experiment.name,
         images=str(splits),
+        noun=splits.noun,
         size=space.size,
         decisions=len(space.decisions),
-        blocks=(sum(min(s.depths) for s in space.stages), sum(max(s.depths) for s in space.stages)),
-        supernet_parameters=sum(one.numel() for one in Supernet(space).parameters()),
+        blocks=_blocks(space),
+        supernet_parameters=sum(one.numel() for one in make_supernet(space).parameters()),
         steps=experiment.training.steps(batches.steps_per_epoch()),
         costs={
             cost: {
@@ -85,6 +87,13 @@ def profile(experiment: config.Experiment) -> Profile:
     )
 
 
+def _blocks(space: SearchSpace | CellSpace) -> tuple[int, int]:
+    """Fewest and most blocks of one network."""
+    if isinstance(space, CellSpace):
+        return (space.blocks * len(space.places),) * 2
+    return sum(min(stage.depths) for stage in space.stages), sum(max(stage.depths) for stage in space.stages)
+
+
 def check_possible(experiment: config.Experiment, space: SearchSpace) -> None:
     """Refuse what would fail after hours: a wrong searcher or sampler, constraints that nothing can meet."""
     from supernets.samplers import check_sampler
@@ -94,7 +103,7 @@ def check_possible(experiment: config.Experiment, space: SearchSpace) -> None:
     check_sampler(experiment.training.sampler)
     make_searcher(experiment.search, space, len(experiment.objectives))
     if limits := [one for one in experiment.constraints if one.key in COSTS]:
-        check_constraints(limits, CostTable(space))
+        check_constraints(limits, cost_table(space))
 
 
 def check_constraints(limits: Sequence[Constraint], table: CostTable) -> None:

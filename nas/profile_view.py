@@ -23,9 +23,7 @@ def quantity(value: float) -> str:
 
 
 def print_profile(profile: Profile) -> None:
-    from rich.table import Table
-
-    from nas.report import console
+    from nas.report import console, plain_table
 
     out = console()
     fewest, most = profile.blocks
@@ -34,10 +32,14 @@ def print_profile(profile: Profile) -> None:
         f"space: {quantity(profile.size)} architectures, {profile.decisions} decisions, {fewest} to {most} blocks; "
         f"supernet of {quantity(profile.supernet_parameters)} parameters, {profile.steps} training steps"
     )
-    table = Table(pad_edge=False)
+    table = plain_table()
     for column in ("cost of one architecture", "least", "median", "most"):
         table.add_column(column, justify="left" if column.startswith("cost") else "right")
-    units = {"macs": "MACs of one image", "parameters": "parameters", "bytes": "bytes, weights as stored"}
+    units = {
+        "macs": f"MACs of one {profile.noun}",
+        "parameters": "parameters",
+        "bytes": "bytes, weights as stored",
+    }
     for cost, values in profile.costs.items():
         table.add_row(units[cost], *(quantity(values[one]) for one in ("min", "median", "max")))
     out.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,13 +14,18 @@ from rich.table import Table
 from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
 from nas.profile_view import quantity
 from nas.storage.records import Candidate, Constraint, Export, Objective, Run
-from search_spaces import Architecture
+from search_spaces import CellArchitecture, architecture_from_json
 
 
 def console() -> Console:
     """Where results go: stdout, wide enough for a table when nobody looks; brackets are brackets."""
-    width = None if sys.stdout.isatty() else 160
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
     return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def plain_table(*headings: str) -> Table:
+    """Columns without lines, which a person and a script read alike."""
+    return Table(*headings, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
 
 
 def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
@@ -31,16 +37,18 @@ def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
         out.print(why_empty(run, candidates))
         return
     knee = knee_candidate(best, run.objectives)
-    table = Table(title=None, pad_edge=False)
+    table = plain_table()
     table.add_column("candidate")
     columns = _columns(run, best)
     for key in columns:
         table.add_column(heading(key, run.objectives), justify="right")
     table.add_column("architecture")
+    several = len({operator for one in best for operator in operators_of(one)}) > 1
     for one in best:
         name = f"{one.key} *" if one is knee else one.key
         cells = [cell(one, key) for key in columns]
-        table.add_row(name, *cells, outline(one), style="bold" if one is knee else None)
+        drawn = outline(one, run.unit) + (f" ({', '.join(operators_of(one))})" if several else "")
+        table.add_row(name, *cells, drawn, style="bold" if one is knee else None)
     out.print(table)
     out.print("* knee point: the best compromise" + _note_on_latency(best))
     for one in [one for one in candidates if one.error is not None][-1:]:
@@ -60,7 +68,7 @@ def print_runs(rows: Sequence[tuple[Run, int]]) -> None:
     if not rows:
         console().print("no runs yet; `nas run examples/digits.yaml` makes one")
         return
-    table = Table("run", "status", "candidates", "started", "objectives", "message", pad_edge=False)
+    table = plain_table("run", "status", "candidates", "started", "objectives", "message")
     for run, count in rows:
         names = ", ".join(one.name for one in run.objectives)
         table.add_row(run.name, run.status, str(count), run.created, names, run.message)
@@ -163,11 +171,22 @@ def cell(candidate: Candidate, key: str) -> str:
     return f"{value:.2f}" if key == "accuracy" else quantity(value)
 
 
-def outline(candidate: Candidate) -> str:
-    """An architecture in one short line: resolution, then width×depth of each stage."""
-    architecture = Architecture.from_json(candidate.architecture)
+def outline(candidate: Candidate, unit: str = "px") -> str:
+    """An architecture in one short line: resolution, then width×depth of each stage, or the operators of
+    each cell."""
+    architecture = architecture_from_json(candidate.architecture)
+    if isinstance(architecture, CellArchitecture):
+        return f"{architecture.resolution} {unit}, {architecture.outline}"
     stages = " ".join(f"{stage.width}×{len(stage.blocks)}" for stage in architecture.stages)
-    return f"{architecture.resolution} px, {stages}"
+    return f"{architecture.resolution} {unit}, {stages}"
+
+
+def operators_of(candidate: Candidate) -> list[str]:
+    """The operators of an architecture's blocks, each once; of cells the outline says them."""
+    architecture = architecture_from_json(candidate.architecture)
+    if isinstance(architecture, CellArchitecture):
+        return []
+    return list(dict.fromkeys(block.operator for stage in architecture.stages for block in stage.blocks))
 
 
 def limit_in_words(limit: Constraint) -> str:

@@ -1,5 +1,6 @@
 """What may vary in a network: search spaces as plain data. Needs nothing but the standard library, YAML and numpy."""
 
+from search_spaces.cells import CellArchitecture, CellSpace, architecture_from_json, space_from_json
 from search_spaces.parts import Architecture, Block, Choice, Option, Stage, StageChoice, Stem
 from search_spaces.skeleton import presets, read_skeleton, unroll
 from search_spaces.space import SearchSpace
@@ -8,6 +9,8 @@ from search_spaces.vectors import Decision
 __all__ = [
     "Architecture",
     "Block",
+    "CellArchitecture",
+    "CellSpace",
     "Choice",
     "Decision",
     "Option",
@@ -15,7 +18,9 @@ __all__ = [
     "Stage",
     "StageChoice",
     "Stem",
+    "architecture_from_json",
     "presets",
     "read_skeleton",
+    "space_from_json",
     "unroll",
 ]

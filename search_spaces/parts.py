@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,7 +31,7 @@ class Choice:
     activation_bits: int = 32
 
     def __str__(self) -> str:
-        settings = ", ".join(f"{name}={short(value)}" for name, value in self.settings)
+        settings = ", ".join(f"{name}={short(value)}" for name, value in self.settings if value is not False)
         words = [f"{self.operator}({settings})" if settings else self.operator, f"×{self.expansion:g}"]
         words += [self.attention] if self.attention != "none" else []
         words += [f"w{self.weight_bits}a{self.activation_bits}"] if self.weight_bits < 32 else []
@@ -38,10 +40,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class StageChoice:
-    """What one stage became: its width, and a row of choices whose length is its depth."""
+    """What one stage became: its width, a row of choices whose length is its depth, and whether blocks of
+    one operator share its weights."""
 
     width: int
     blocks: tuple[Choice, ...]
+    share_kernels: bool = False
+
+    def __str__(self) -> str:
+        shared = ", shared kernels" if self.share_kernels else ""
+        return f"width {self.width}{shared}: {' | '.join(map(str, self.blocks))}"
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,7 @@ class Architecture:
     stages: tuple[StageChoice, ...]
 
     def __str__(self) -> str:
-        stages = "; ".join(
-            f"width {stage.width}: {' | '.join(map(str, stage.blocks))}" for stage in self.stages
-        )
-        return f"{self.resolution} px; {stages}"
+        return f"{self.resolution} px; {'; '.join(map(str, self.stages))}"
 
     @cached_property
     def key(self) -> str:
@@ -67,6 +72,7 @@ class Architecture:
             {
                 "width": stage.width,
                 "blocks": [{**asdict(choice), "settings": dict(choice.settings)} for choice in stage.blocks],
+                **({"share_kernels": True} if stage.share_kernels else {}),
             }
             for stage in self.stages
         ]
@@ -77,7 +83,11 @@ class Architecture:
     def from_json(cls, text: str) -> Architecture:
         fields = json.loads(text)
         stages = tuple(
-            StageChoice(stage["width"], tuple(_choice(block) for block in stage["blocks"]))
+            StageChoice(
+                stage["width"],
+                tuple(_choice(block) for block in stage["blocks"]),
+                stage.get("share_kernels", False),
+            )
             for stage in fields["stages"]
         )
         return cls(fields["resolution"], stages)
@@ -128,6 +138,11 @@ class Stage:
     """A row of blocks of one width. Its first block has the stride, the others have 1.
 
     `blocks` is as long as the largest depth; an architecture keeps the first ones.
+
+    Where an architecture shares kernels, all blocks after the first use the second's weights of the
+    operators that are `shareable`; the first, which differs in stride and input, keeps its own. There is
+    something to share, and to decide, only if two of them chose the same operator. `share_kernels` has
+    what may be decided, from fewer weights to more: (True, False).
     """
 
     widths: tuple[int, ...]
@@ -135,6 +150,38 @@ class Stage:
     stride: int
     blocks: tuple[Block, ...]
     activation: str = "relu"
+    share_kernels: tuple[bool, ...] = (False,)
+    shareable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert not any(self.share_kernels) or len(set(self.blocks[1:])) == 1, "blocks that share are alike"
+
+    def can_share(self, row: Sequence[Choice]) -> bool:
+        """Whether two blocks of a row, after its first, chose the same shareable operator."""
+        chosen = [choice.operator for choice in row[1:] if choice.operator in self.shareable]
+        return len(set(chosen)) < len(chosen)
+
+    def rows(self, depth: int) -> int:
+        """How many rows of so many blocks there are, each counted as often as it may share or not."""
+        rows = math.prod(len(block.choices) for block in self.blocks[:depth])
+        if len(self.share_kernels) == 1 or depth < 3:
+            return rows
+        return 2 * rows - len(self.blocks[0].choices) * self._without_pair(depth - 1)
+
+    def _without_pair(self, blocks: int) -> int:
+        """How many rows of so many blocks after the first choose no shareable operator twice."""
+        ways = [1] + [0] * blocks  # ways[n]: to choose n different shareable operators and their settings
+        other = 0
+        for operator, choices in Counter(choice.operator for choice in self.blocks[1].choices).items():
+            if operator not in self.shareable:
+                other += choices
+                continue
+            for number in range(blocks, 0, -1):
+                ways[number] += ways[number - 1] * choices
+        return sum(
+            several * math.perm(blocks, number) * other ** (blocks - number)
+            for number, several in enumerate(ways)
+        )
 
 
 @dataclass(frozen=True)
@@ -171,6 +218,8 @@ def tuples(value: Any) -> Any:
 
 
 def short(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return (
         "+".join(map(str, value))
         if isinstance(value, tuple)

@@ -12,25 +12,38 @@
 
 `operators`, `expansion`, `attention`, `activation`, `weight_bits` and `activation_bits` hold for every
 block unless a stage says otherwise. A single value may stand for a list of one. `resolution` is the
-image height that the network works at, by default the data's own.
+image height that the network works at, by default the data's own. A stage of three blocks or more may say
+`share_kernels: [false, true]`: blocks after its first that have the same operator may use one kernel.
+
+Instead of stages and operators a skeleton may have `cells`: {blocks: 5, repeats: 2, filters: 16, reductions: 2,
+operators: [...], combiners: [add, concat]}, or its two cells written out, a row of five decisions per block:
+
+    cells:
+      filters: 32
+      normal: [[0, identity, 1, separable_3x3, add]]
+      reduction: [[0, max_pool_3x3, 1, separable_5x5, add]]
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from search_spaces.cells import COMBINERS, INPUTS, KINDS, Cell, CellBlock, CellSpace
+from search_spaces.cells import OPERATORS as CELL_OPERATORS
 from search_spaces.parts import Block, Option, Stage, Stem, Value
 from search_spaces.space import SearchSpace
 from search_spaces.strict import check_keys, parse_yaml, read_yaml, unknown
 
 ACTIVATIONS = ("relu", "hardswish", "silu")
 _BLOCK_KEYS = ("operators", "expansion", "attention", "weight_bits", "activation_bits")
-_STAGE_KEYS = ("width", "depth", "stride", "activation", *_BLOCK_KEYS)
+_STAGE_KEYS = ("width", "depth", "stride", "activation", "share_kernels", *_BLOCK_KEYS)
 _KEYS = ("name", "resolution", "stem", "stages", "head", "activation", *_BLOCK_KEYS)
+_CELLS_KEYS = ("name", "resolution", "stem", "cells", "activation")
+_CELL_KEYS = ("repeats", "filters", "reductions", "drop_path")
 
 
 def presets() -> list[str]:
@@ -61,18 +74,20 @@ def unroll(
     attentions: Mapping[str, Any],
     image_shape: tuple[int, ...],
     classes: int,
-) -> SearchSpace:
+) -> SearchSpace | CellSpace:
     """The search space of a skeleton, for images (C, H, W) or signals (C, L) of so many classes.
 
     Args:
-        operators: the operators that exist (`supernets.operators.OPERATORS`); `settings`, `defaults` and
-            `dims` are read of each.
+        operators: the operators that exist (`supernets.operators.OPERATORS`); `settings`, `defaults`,
+            `dims` and `shareable` are read of each.
         attentions: the attentions that exist; `dims` is read of each.
 
     Raises:
         ValueError: a key or value that is not allowed; the message names it, what is, and the nearest.
     """
-    check_keys("space", skeleton, _KEYS)
+    if "cells" in skeleton:
+        return _cell_space(skeleton, image_shape, classes)
+    check_keys("space", skeleton, (*_KEYS, "cells"))
     dims = len(image_shape) - 1
     known = {"operators": operators, "attentions": attentions, "dims": dims}
     stem = _stem(skeleton.get("stem", {}))
@@ -98,6 +113,100 @@ def unroll(
     )
     _check_strides(space)
     return space
+
+
+def _cell_space(skeleton: Mapping[str, Any], image_shape: tuple[int, ...], classes: int) -> CellSpace:
+    if "stages" in skeleton:
+        raise ValueError("space has both stages and cells; it is made of one or the other")
+    check_keys("space", skeleton, _CELLS_KEYS)
+    cells = _is_mapping("space.cells", skeleton["cells"])
+    dims = len(image_shape) - 1
+    if any(kind in cells for kind in KINDS):
+        varying = _written_cells(cells, dims)
+    else:
+        check_keys("space.cells", cells, (*_CELL_KEYS, "blocks", "operators", "combiners", *KINDS))
+        if "operators" not in cells:
+            raise ValueError(f"space.cells.operators is missing; list some of {', '.join(CELL_OPERATORS)}")
+        varying = {
+            "blocks": _one("space.cells.blocks", cells.get("blocks", 5), least=1),
+            "operators": _names("space.cells.operators", cells["operators"], _cell_operators(dims)),
+            "combiners": _names("space.cells.combiners", cells.get("combiners", COMBINERS), COMBINERS),
+        }
+    drop_path = cells.get("drop_path", 0.0)
+    if isinstance(drop_path, bool) or not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
+        raise ValueError(f"space.cells.drop_path is {drop_path!r}; it must be a number from 0 to below 1")
+    space = CellSpace(
+        name=str(skeleton.get("name", "custom")),
+        image_shape=tuple(image_shape),
+        classes=classes,
+        resolutions=_integers("space.resolution", skeleton.get("resolution", image_shape[1]), least=1),
+        stem=_stem(skeleton.get("stem", {})),
+        repeats=_one("space.cells.repeats", cells.get("repeats", 2), least=1),
+        filters=_one("space.cells.filters", cells.get("filters", 16), least=2),
+        reductions=_one("space.cells.reductions", cells.get("reductions", 2), least=1),
+        drop_path=float(drop_path),
+        activation=_activation("space.activation", skeleton.get("activation", "relu")),
+        **varying,
+    )
+    _check_total(space, space.stem.stride * 2**space.reductions)
+    if space.found and not space.is_reduced(space.found[0]):
+        raise ValueError(
+            f"space.cells.normal reads only 0, the cell before the last, and so with repeats {space.repeats} steps "
+            "over every reduction; let a block read 1, or make repeats even"
+        )
+    return space
+
+
+def _cell_operators(dims: int) -> list[str]:
+    return [name for name, works in CELL_OPERATORS.items() if dims in works]
+
+
+def _names(where: str, given: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+    for name in _listed(given):
+        if name not in list(allowed):
+            raise unknown(f"{where} {name!r}", name, allowed)
+    return _distinct(where, _listed(given))
+
+
+def _written_cells(cells: Mapping[str, Any], dims: int) -> dict[str, Any]:
+    """What a space has whose two cells are written out."""
+    check_keys("space.cells", cells, (*_CELL_KEYS, *KINDS))
+    for kind in KINDS:
+        if not isinstance(cells.get(kind), Sequence) or not cells[kind]:
+            raise ValueError(f"space.cells.{kind} must be a row of blocks, as the other cell is")
+    found = tuple(_written_cell(f"space.cells.{kind}", cells[kind], dims) for kind in KINDS)
+    if len(found[0]) != len(found[1]):
+        raise ValueError(
+            f"space.cells: the normal cell has {len(found[0])} blocks, the reduction cell {len(found[1])}; "
+            "give both as many"
+        )
+    blocks = [block for cell in found for block in cell]
+    return {
+        "blocks": len(found[0]),
+        "operators": tuple(sorted({path.operator for block in blocks for path in block.paths})),
+        "combiners": tuple(sorted({block.combiner for block in blocks})),
+        "found": found,
+    }
+
+
+def _written_cell(where: str, rows: Sequence[Any], dims: int) -> Cell:
+    blocks = []
+    for number, row in enumerate(rows):
+        here = f"{where}[{number}]"
+        if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 5:
+            raise ValueError(f"{here} is {row!r}; write [input, operator, input, operator, combiner]")
+        for value in (row[0], row[2]):
+            if isinstance(value, bool) or value not in list(range(number + INPUTS)):
+                raise ValueError(
+                    f"{here} reads {value!r}; block {number} can read 0 and 1, the two cells before"
+                    + (f", and 2 to {number + 1}, the blocks before" if number else "")
+                )
+        operators = _cell_operators(dims)
+        for value, allowed in ((row[1], operators), (row[3], operators), (row[4], COMBINERS)):
+            if value not in list(allowed):
+                raise unknown(f"{here} {value!r}", value, allowed)
+        blocks.append(CellBlock.of(row))
+    return tuple(blocks)
 
 
 def _stem(stem: Any) -> Stem:
@@ -138,7 +247,36 @@ def _stage(where: str, stage: Any, skeleton: Mapping[str, Any], known: Mapping[s
         activation=_activation(
             f"{where}.activation", stage.get("activation", skeleton.get("activation", "relu"))
         ),
+        **_sharing(f"{where}.share_kernels", stage.get("share_kernels", False), depths, block, known),
     )
+
+
+def _sharing(
+    where: str, given: Any, depths: Sequence[int], block: Block, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a stage may decide of sharing, and the operators that can: those that say `shareable`."""
+    for value in _listed(given):
+        if not isinstance(value, bool):
+            raise ValueError(f"{where} is {value!r}; it must be true, false, or a list of both")
+    values = _distinct(where, sorted(_listed(given), reverse=True))
+    if not any(values):
+        return {}
+    if max(depths) < 3:
+        raise ValueError(
+            f"{where} is true, but the first block keeps its own kernel and the stage is at most {max(depths)} "
+            "deep; raise its depth to 3 or more"
+        )
+
+    def shareable(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if getattr(known["operators"][name], "shareable", False))
+
+    operators = [option.operator for option in block.options]
+    if not shareable(operators):
+        raise ValueError(
+            f"{where} is true, but of {', '.join(operators)} none has weights that can be shared; those that "
+            f"have: {', '.join(shareable(known['operators']))}"
+        )
+    return {"share_kernels": values, "shareable": shareable(operators)}
 
 
 def _options(where: str, listed: Any, known: Mapping[str, Any], dims: int) -> tuple[Option, ...]:
@@ -259,10 +397,15 @@ def _check_strides(space: SearchSpace) -> None:
     total = space.stem.stride
     for stage in space.stages:
         total *= stage.stride
+    _check_total(space, total)
+
+
+def _check_total(space: SearchSpace | CellSpace, total: int) -> None:
     smallest = min(min(space.input_shape(resolution)[1:]) for resolution in space.resolutions)
     if smallest < total:
+        noun, unit = ("images", "pixels") if len(space.image_shape) == 3 else ("signals", "samples")
         raise ValueError(
-            f"space {space.name}: the strides multiply to {total}, too many for images of {smallest} pixels; "
+            f"space {space.name}: the strides multiply to {total}, too many for {noun} of {smallest} {unit}; "
             "lower a stride or raise space.resolution"
         )
 

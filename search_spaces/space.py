@@ -3,7 +3,7 @@
 An architecture is canonical: a block that is not there has no choice, so two spellings of one network
 cannot exist. For search algorithms it is also a vector of integers of fixed length, one per decision,
 1 for a decision's first option and 0 where the decision does not arise (a block beyond the depth, a
-setting of another operator).
+setting of another operator, sharing where no two blocks have the same operator).
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ class SearchSpace:
     def size(self) -> int:
         """How many architectures the space holds, exactly."""
         return len(self.resolutions) * math.prod(
-            len(stage.widths)
-            * sum(math.prod(len(block.choices) for block in stage.blocks[:depth]) for depth in stage.depths)
-            for stage in self.stages
+            len(stage.widths) * sum(stage.rows(depth) for depth in stage.depths) for stage in self.stages
         )
 
     @property
@@ -143,6 +141,14 @@ class SearchSpace:
             put(vector, depth, stage.depths, len(chosen.blocks), f"stage {s} depth")
             for b, choice in enumerate(chosen.blocks):
                 put_choice(vector, places.blocks[s][b], stage.blocks[b], choice, f"stage {s} block {b}")
+            if stage.can_share(chosen.blocks):
+                name = f"stage {s} share_kernels"
+                put(vector, places.shares[s], stage.share_kernels, chosen.share_kernels, name)
+            elif chosen.share_kernels:
+                raise ValueError(
+                    f"stage {s} share_kernels is True, but no two blocks after its first chose one operator that "
+                    f"the space shares ({', '.join(stage.shareable) or 'none'}); it must be False"
+                )
         return tuple(vector)
 
     def decode(self, vector: Sequence[int]) -> Architecture:
@@ -161,7 +167,8 @@ class SearchSpace:
             width, depth = places.stages[s]
             there = range(get(vector, depth, stage.depths))
             blocks = tuple(get_choice(vector, places.blocks[s][b], stage.blocks[b]) for b in there)
-            stages.append(StageChoice(get(vector, width, stage.widths), blocks))
+            share = stage.can_share(blocks) and get(vector, places.shares[s], stage.share_kernels)
+            stages.append(StageChoice(get(vector, width, stage.widths), blocks, share))
         return Architecture(get(vector, places.resolution, self.resolutions), tuple(stages))
 
     def features(self, architectures: Sequence[Architecture]) -> np.ndarray:
@@ -208,6 +215,17 @@ class SearchSpace:
 
         return column(places.resolution), np.stack([column(width) for width, _ in places.stages], axis=1)
 
+    def sharing(self, vectors: np.ndarray) -> np.ndarray:
+        """Whether each stage shares kernels, (n, stages), wherever it has some to share."""
+        vectors = np.asarray(vectors)
+        columns = []
+        for stage, place in zip(self.stages, self._layout.shares, strict=True):
+            chosen = (
+                np.zeros(len(vectors), np.int64) if place is None else np.maximum(vectors[:, place] - 1, 0)
+            )
+            columns.append(np.array(stage.share_kernels)[chosen])
+        return np.stack(columns, axis=1)
+
     @cached_property
     def _layout(self) -> Layout:
         return layout(self.resolutions, self.stages)
@@ -215,7 +233,11 @@ class SearchSpace:
     # -- JSON ----------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        fields = asdict(self)
+        for stage in fields["stages"]:
+            if not any(stage["share_kernels"]):  # what was stored before there was a choice stays the same
+                del stage["share_kernels"], stage["shareable"]
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> SearchSpace:

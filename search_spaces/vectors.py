@@ -39,13 +39,15 @@ class BlockPlaces:
 class Layout:
     """All decisions of a space, and where those of the resolution, the stages and the blocks stand.
 
-    `stages` holds (width, depth) of each stage, `blocks` the places of each block of each stage.
+    `stages` holds (width, depth) of each stage, `blocks` the places of each block of each stage, `shares`
+    where each stage says whether it shares kernels.
     """
 
     decisions: tuple[Decision, ...]
     resolution: int | None
     stages: tuple[tuple[int | None, int | None], ...]
     blocks: tuple[tuple[BlockPlaces, ...], ...]
+    shares: tuple[int | None, ...]
 
 
 def layout(resolutions: Sequence[int], stages: Sequence[Stage]) -> Layout:
@@ -58,14 +60,15 @@ def layout(resolutions: Sequence[int], stages: Sequence[Stage]) -> Layout:
         return len(decisions) - 1
 
     resolution = place("resolution", resolutions)
-    stage_places, block_places = [], []
+    stage_places, block_places, shares = [], [], []
     for s, stage in enumerate(stages):
         stage_places.append(
             (place(f"stage {s} width", stage.widths), place(f"stage {s} depth", stage.depths))
         )
         places = (_place_block(place, f"stage {s} block {b}", block) for b, block in enumerate(stage.blocks))
         block_places.append(tuple(places))
-    return Layout(tuple(decisions), resolution, tuple(stage_places), tuple(block_places))
+        shares.append(place(f"stage {s} share_kernels", stage.share_kernels))
+    return Layout(tuple(decisions), resolution, tuple(stage_places), tuple(block_places), tuple(shares))
 
 
 def choice_column(zero_based: np.ndarray, places: BlockPlaces, block: Block) -> np.ndarray:

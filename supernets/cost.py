@@ -2,7 +2,8 @@
 as it is deployed, never declared.
 
 The count of every block in every width is tabled, so that the cost of ten thousand architectures is one
-numpy expression; a test holds table = count.
+numpy expression; a test holds table = count. A kernel that blocks share is counted, and tabled, with each
+block; what the repeated ones amount to is then taken off.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from search_spaces import Architecture, SearchSpace, Stage, StageChoice
+from search_spaces import Architecture, CellSpace, SearchSpace, Stage, StageChoice
 from supernets.merging import merged
-from supernets.supernet import ElasticBlock, Supernet
+from supernets.supernet import ElasticBlock, Supernet, hidden_channels
 
 COSTS = ("macs", "parameters", "bytes")
 
@@ -61,6 +62,13 @@ class _FlopCounter(TorchDispatchMode):
         return out
 
 
+def cost_table(space: SearchSpace | CellSpace):
+    """The costs of all architectures of a space, of whichever topology."""
+    from supernets.cell_cost import CellCostTable
+
+    return (CellCostTable if isinstance(space, CellSpace) else CostTable)(space)
+
+
 class CostTable:
     """The costs of all architectures of a space, from a count of each block in each of its widths.
 
@@ -71,6 +79,7 @@ class CostTable:
         self.space = space
         self._supernet = Supernet(space)
         self._tables: dict[tuple, np.ndarray] = {}
+        self._kernels: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Costs of encoded architectures: (n, decisions) to (n, 3) in the order of COSTS."""
@@ -83,7 +92,7 @@ class CostTable:
             there = choices[:, position] >= 0
             index = (before[there], widths[there, s], resolution[there], choices[there, position])
             total[there] += self._table(position)[index]
-        return total
+        return total - self._repeated(vectors, choices, widths)
 
     def of(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """Costs of architectures, (n, 3) in the order of COSTS."""
@@ -109,7 +118,8 @@ class CostTable:
                 macs_of_choices = self._table(position + b)[before, end, end, :, 0]
                 best = (np.argmin, np.argmax)[end](macs_of_choices)
                 row.append(stage.blocks[b].choices[best])
-            stages.append(StageChoice(stage.widths[end], tuple(row)))
+            share = stage.can_share(row) and stage.share_kernels[end]
+            stages.append(StageChoice(stage.widths[end], tuple(row), share))
             position += len(stage.blocks)
         return Architecture(space.resolutions[end], tuple(stages))
 
@@ -168,9 +178,10 @@ class CostTable:
                 if b and i != o:
                     continue  # inside a stage the width does not change
                 for c, choice in enumerate(choices):
+                    operator = self._supernet.operator(position, choice.operator, share=False)
                     for r, size in enumerate(sizes):
                         for key, (layers, channels, stride) in block.parts(
-                            choice, in_channels, width
+                            choice, in_channels, width, operator
                         ).items():
                             if (key, size) not in known:  # few parts make up many choices
                                 part = merged(nn.Sequential(layers()))
@@ -178,6 +189,42 @@ class CostTable:
                             table[i, o, r, c] += known[key, size]
                             size = tuple(-(-side // stride) for side in size)
         return table
+
+    def _repeated(self, vectors: np.ndarray, choices: np.ndarray, widths: np.ndarray) -> np.ndarray:
+        """(n, 3) of the kernels that an earlier block of the stage holds already."""
+        repeated, sharing = np.zeros((len(vectors), len(COSTS)), np.int64), self.space.sharing(vectors)
+        for position, (s, b) in enumerate(self._places):
+            if b < 2 or not any(self.space.stages[s].share_kernels):
+                continue
+            kernels, costs = self._shared_kernels(s)
+            row = choices[:, position - b + 1 : position + 1]  # of this block and those it may share with
+            held = np.where(row >= 0, kernels[widths[:, [s]], row], -1)
+            again = (held[:, -1] >= 0) & (held[:, :-1] == held[:, [-1]]).any(axis=1) & sharing[:, s]
+            repeated[again] += costs[widths[again, s], row[again, -1]]
+        return repeated
+
+    def _shared_kernels(self, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """A number for each kernel that blocks of a stage may share, -1 where there is none, (widths, choices),
+        and its cost without MACs, (widths, choices, 3)."""
+        if s not in self._kernels:
+            stage, position = self.space.stages[s], self._places.index((s, 1))
+            shape = self._shape(self.space.resolutions[0], self.space.stages[: s + 1])
+            choices, known = stage.blocks[1].choices, {}
+            kernels = np.full((len(stage.widths), len(choices)), -1)
+            costs = np.zeros((*kernels.shape, len(COSTS)), np.int64)
+            for w, width in enumerate(stage.widths):
+                for c, choice in enumerate(choices):
+                    if choice.operator not in stage.shareable:
+                        continue
+                    hidden = hidden_channels(width, choice.expansion)
+                    key = choice.operator, choice.settings, hidden
+                    if key not in known:
+                        elastic = self._supernet.operator(position, choice.operator, share=False)
+                        plain = merged(nn.Sequential(elastic.export(hidden, **dict(choice.settings))))
+                        known[key] = len(known), count(plain, (hidden, *shape)) * (0, 1, 1)
+                    kernels[w, c], costs[w, c] = known[key]
+            self._kernels[s] = kernels, costs
+        return self._kernels[s]
 
     @cached_property
     def _places(self) -> list[tuple[int, int]]:

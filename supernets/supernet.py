@@ -2,6 +2,13 @@
 
 The architecture is an argument of `forward` and `export`, never a state of the module, so there is no
 active subnet to set, reset or forget.
+
+Where a stage shares kernels, its blocks after the first use the operators of the second; what is around an
+operator, expand, norms, attention and project, stays each block's own. Blocks whose operator has the same
+settings and hidden channels then export one module that stands in several places, so that whatever is
+made of it holds the weights once; with other settings they export slices of their own. An operator with norms
+inside is never shared: one set of running statistics would be averaged over two places, and then neither
+place computes what the supernet did, which normalises by the batch in each.
 """
 
 from __future__ import annotations
@@ -13,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces import Architecture, Block, Choice, SearchSpace
+from search_spaces import Architecture, Block, CellSpace, Choice, SearchSpace
 from supernets.attention import make_attention
 from supernets.elastic import ACTIVATIONS, Classifier, Norm, Pointwise
 from supernets.operators import is_normalized, make_operator, paths
@@ -22,6 +29,13 @@ from supernets.spatial import CONVOLUTIONS, convolution
 
 Layers = OrderedDict[str, nn.Module]
 Part = tuple[Callable[[], Layers], int, int]
+
+
+def make_supernet(space: SearchSpace | CellSpace, seed: int = 0) -> nn.Module:
+    """The supernet of a space, of whichever topology: both have `space`, `forward` and `export`."""
+    from supernets.cells import CellSupernet
+
+    return (CellSupernet if isinstance(space, CellSpace) else Supernet)(space, seed)
 
 
 class Supernet(nn.Module):
@@ -43,12 +57,17 @@ class Supernet(nn.Module):
         space = self.space
         self.stem = Stem(space)
         self.blocks = nn.ModuleList()
+        self.owners: list[dict[str, int]] = []  # of each block, where its operators are if they are shared
         width = space.stem.width
         for _, number, stage, block in space.blocks:
             stride = stage.stride if number == 0 else 1
-            self.blocks.append(
-                ElasticBlock(block, width, max(stage.widths), stride, stage.activation, space.dims)
-            )
+            elastic = ElasticBlock(block, width, max(stage.widths), stride, stage.activation, space.dims)
+            shared = stage.shareable if number > 1 else ()
+            self.owners.append(dict.fromkeys(shared, len(self.blocks) - number + 1))
+            if False not in stage.share_kernels:
+                for name in shared:
+                    del elastic.operators[name]
+            self.blocks.append(elastic)
             width = max(stage.widths)
         head = Head(width, space.head_width, space.activation, space.dims) if space.head_width else None
         self.head = head
@@ -57,8 +76,9 @@ class Supernet(nn.Module):
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
         """(N, C, H, W) images, or (N, C, L) signals, to (N, classes) logits, through one architecture."""
         x = self.stem(resize(images, self.space.input_shape(architecture.resolution)))
-        for position, choice, width in self.rows(architecture):
-            x = self.blocks[position](x, choice, width)
+        operators = self.operators(architecture)
+        for (position, choice, width), operator in zip(self.rows(architecture), operators, strict=True):
+            x = self.blocks[position](x, choice, width, operator)
         if self.head is not None:
             x = self.head(x)
         return self.classifier(x)
@@ -76,8 +96,12 @@ class Supernet(nn.Module):
         self.space.check(architecture)
         width = self.space.stem.width
         parts = OrderedDict(stem=self.stem.export())
+        operators, exported = self.operators(architecture), {}
         for number, (position, choice, out) in enumerate(self.rows(architecture)):
-            parts[f"block{number}"] = self.blocks[position].export(choice, width, out)
+            block = self.blocks[position].export(choice, width, out, operators[number])
+            key = operators[number], choice.settings, hidden_channels(width, choice.expansion)
+            block.operator = exported.setdefault(key, block.operator)
+            parts[f"block{number}"] = block
             width = out
         if self.head is not None:
             parts["head"] = self.head.export(width)
@@ -92,6 +116,17 @@ class Supernet(nn.Module):
             rows += [(first + b, choice, chosen.width) for b, choice in enumerate(chosen.blocks)]
             first += len(stage.blocks)
         return rows
+
+    def operators(self, architecture: Architecture) -> list[nn.Module]:
+        """The operator of each block that is there, in order; one that is shared stands several times."""
+        shares = [stage.share_kernels for stage in architecture.stages for _ in stage.blocks]
+        rows = zip(self.rows(architecture), shares, strict=True)
+        return [self.operator(position, choice.operator, share) for (position, choice, _), share in rows]
+
+    def operator(self, position: int, name: str, share: bool) -> nn.Module:
+        """An operator of a block: its own or, to share it, that of the second block of the stage."""
+        own, owner = self.blocks[position].operators, self.owners[position].get(name, position)
+        return self.blocks[owner].operators[name] if share or name not in own else own[name]
 
 
 class Stem(nn.Module):
@@ -167,25 +202,32 @@ class ElasticBlock(nn.Module):
         self.project_norms = nn.ModuleDict({str(number): Norm(out_channels, dims) for number in banks})
         self.activation = ACTIVATIONS[activation]()
 
-    def forward(self, x: Tensor, choice: Choice, width: int) -> Tensor:
+    def forward(self, x: Tensor, choice: Choice, width: int, operator: nn.Module | None = None) -> Tensor:
+        """Through one choice, with the block's own operator or the given one, which it shares."""
+        operator = self.operators[choice.operator] if operator is None else operator
         hidden = hidden_channels(x.shape[1], choice.expansion)
         y = self.activation(self.expand_norm(self.expand(x, hidden)))
-        y = self.operators[choice.operator](y, **dict(choice.settings))
+        y = operator(y, **dict(choice.settings))
         if choice.operator in self.norms:
             y = self.activation(self.norms[choice.operator](y))
         y = self.attentions[choice.attention](y)
         y = self.project_norm(choice)(self.project(y, width))
         return x + y if self.residual(x.shape[1], width) else y
 
-    def export(self, choice: Choice, in_channels: int, width: int) -> nn.Module:
-        parts = (part for part, _, _ in self.parts(choice, in_channels, width).values())
+    def export(
+        self, choice: Choice, in_channels: int, width: int, operator: nn.Module | None = None
+    ) -> nn.Module:
+        parts = (part for part, _, _ in self.parts(choice, in_channels, width, operator).values())
         rows = OrderedDict(row for part in parts for row in part().items())
         return (Residual if self.residual(in_channels, width) else nn.Sequential)(rows)
 
-    def parts(self, choice: Choice, in_channels: int, width: int) -> dict[tuple, Part]:
+    def parts(
+        self, choice: Choice, in_channels: int, width: int, shared: nn.Module | None = None
+    ) -> dict[tuple, Part]:
         """What a choice exports, in order: by all that it depends on, a function that makes its layers, the
-        channels it takes, and its stride."""
+        channels it takes, and its stride. The operator is the block's own or a shared one."""
         hidden = hidden_channels(in_channels, choice.expansion)
+        elastic = self.operators[choice.operator] if shared is None else shared
 
         def expand() -> Layers:
             return OrderedDict(
@@ -195,9 +237,7 @@ class ElasticBlock(nn.Module):
             )
 
         def operator() -> Layers:
-            layers = OrderedDict(
-                operator=self.operators[choice.operator].export(hidden, **dict(choice.settings))
-            )
+            layers = OrderedDict(operator=elastic.export(hidden, **dict(choice.settings)))
             if choice.operator in self.norms:
                 layers["norm"] = self.norms[choice.operator].export(hidden)
                 layers["activation"] = type(self.activation)()

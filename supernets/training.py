@@ -141,6 +141,7 @@ class _Loop:
         self.device = next(iter(self.named.values())).device
         self.optimizer = _optimizer(supernet, settings)
         self.constrained = [module for module in supernet.modules() if hasattr(module, "constrain")]
+        self.scheduled = [module for module in supernet.modules() if hasattr(module, "schedule")]
         self.step = self.rollbacks = 0
         self.best_loss = math.inf  # the lowest mean loss of any look so far
         self.losses: list[Tensor] = []  # since the last look, still on the device
@@ -159,7 +160,11 @@ class _Loop:
         # None, not zero: what was not trained must get no momentum and no decay
         self.optimizer.zero_grad(set_to_none=True)
         plan = self.sampler.plan(self.step, self.random("plan"))
+        for module in self.scheduled:
+            module.schedule(self.step / self.steps, self.random("schedule").getrandbits(63))
         loss = self.backward(plan, images, labels)
+        for module in self.scheduled:
+            module.schedule(0.0, 0)  # what looks at the network between steps sees all of it
         if self.ranks > 1:
             average_gradients(list(self.named.values()))
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.clip)

@@ -18,8 +18,20 @@ from nas.cli import main, parser
 from nas.progress import track
 from nas.storage.store import Store
 
-VERBS = ("run", "train", "search", "profile", "report", "export", "verify", "dashboard", "doctor")
-JSON = ("run", "train", "search", "profile", "report", "export", "verify", "doctor")
+VERBS = (
+    "run",
+    "train",
+    "search",
+    "profile",
+    "report",
+    "export",
+    "transfer",
+    "verify",
+    "dashboard",
+    "operators",
+    "doctor",
+)
+JSON = ("run", "train", "search", "profile", "report", "export", "transfer", "verify", "operators", "doctor")
 
 
 def nas(*arguments: str, **options) -> subprocess.CompletedProcess:

@@ -47,7 +47,24 @@ def space_of(skeleton, image_shape=(1, 8, 8)) -> SearchSpace:
     return unroll(read_skeleton(skeleton), OPERATORS, ATTENTIONS, image_shape, 10)
 
 
+SHARING = {  # at 4 channels the expansions 0.4 and 0.5 are both 2 hidden channels
+    "resolution": [7, 10],
+    "stages": [
+        {"width": [4, 6], "depth": [1, 3, 4], "share_kernels": [False, True]},
+        {"width": 8, "depth": [2, 3], "stride": 2, "share_kernels": True},
+        {"width": [6, 8], "depth": 4, "share_kernels": [False, True], "expansion": [0.25, 1]},
+    ],
+    "operators": [
+        {"depthwise": {"kernel_size": [3, 5], "dilation": 1}},
+        {"dense": {"kernel_size": 3}},
+        {"mixed": {"kernels": [3, 5]}},
+        "identity",
+    ],
+    "expansion": [0.4, 0.5, 1.5],
+    "attention": ["none", "se"],
+}
 SPACES = {
+    "sharing": space_of(SHARING, (3, 10, 13)),
     "tiny": space_of("tiny"),
     "digits": space_of("digits"),
     "mobile": space_of("mobile", (3, 28, 28)),

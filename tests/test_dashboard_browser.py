@@ -31,7 +31,13 @@ ARGUMENTS = [
 ]
 
 
-SERVE = "import sys; from dashboard.app import serve; serve(sys.argv[1], port=int(sys.argv[2]))"
+# whoever runs the tests in the background hands on that Ctrl-C is ignored
+SERVE = """
+import signal, sys
+from dashboard.app import serve
+signal.signal(signal.SIGINT, signal.default_int_handler)
+serve(sys.argv[1], port=int(sys.argv[2]))
+"""
 
 
 @contextmanager

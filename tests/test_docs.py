@@ -86,3 +86,15 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     lines = [line.split("#")[0] for block in blocks for line in block.splitlines()]
     return [line.removeprefix("$ nas ") for line in lines if line.startswith("$ nas ")]
+
+
+def test_the_page_of_operators_has_whatever_says_its_source_with_its_settings():
+    from nas.catalogue import entries, settings_in_words
+
+    text = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    for one in (one for one in entries() if one.paper):
+        assert f"| {one.name} | {settings_in_words(one)} |" in text, f"{one.name}: {ANEW}"
+        assert f"- **{one.name}**: {one.what}" in text, f"{one.name}: {ANEW}"
+
+
+ANEW = "nas operators --measure --markdown > docs/operators.md"

@@ -68,7 +68,7 @@ def test_the_front_is_a_table_with_units_in_ascending_order_of_the_last_objectiv
     header = next(line for line in out if "candidate " in line)
     for words in ("accuracy (%)", "latency (ms)", "macs", "parameters", "bytes", "architecture"):
         assert words in header
-    keys = [line.split("│")[1].split()[0] for line in out if "│" in line]
+    keys = [line.split()[0] for line in out[2:5]]
     assert keys == ["fast", "middle", "slow"]
     assert "1.200 [1.080-1.320]" in "\n".join(out)
     assert "12.3 k" in "\n".join(out)
@@ -78,7 +78,7 @@ def test_the_knee_is_marked_and_explained(capsys):
     print_front(RUN, FOUND)
 
     out = lines(capsys)
-    assert [line.split("│")[1].strip() for line in out if " * " in line] == ["middle *"]
+    assert [line[:8] for line in out if " * " in line] == ["middle *"]
     assert "* knee point: the best compromise; latency: measured, median [95 % interval]" in out
 
 
@@ -168,8 +168,8 @@ def test_runs_are_listed_with_how_far_they_are(capsys):
     print_runs([(RUN, 5), (replace(RUN, name="other", status="failed", message="[x] broke"), 0)])
 
     out = lines(capsys)
-    assert [line.split("│")[1].strip() for line in out if "│" in line] == ["digits", "other"]
-    assert "[x] broke" in out[-2]
+    assert [line.split()[0] for line in out] == ["run", "digits", "other"]
+    assert "[x] broke" in out[-1]
 
 
 def test_no_runs_say_how_to_make_one(capsys):

@@ -39,14 +39,15 @@ def test_the_presets_are_the_files_of_the_folder():
 
 @pytest.mark.parametrize(
     ("name", "image_shape"),
-    [(name, shape) for name in presets() for shape in [(1, 28, 28), (3, 32, 32)]]
+    [(name, shape) for name in presets() if "_224" not in name for shape in [(1, 28, 28), (3, 32, 32)]]
+    + [(name, (3, 224, 224)) for name in presets() if "_224" in name]
     + [("tiny", (1, 8, 8)), ("digits", (1, 8, 8))],
 )
 def test_every_preset_unrolls(name, image_shape):
     space = unroll(read_skeleton(name), OPERATORS, ATTENTIONS, image_shape, 10)
 
     assert (space.name, space.image_shape, space.classes) == (name, image_shape, 10)
-    assert space.resolutions == (image_shape[1],)
+    assert space.resolutions[-1] == image_shape[1]
     assert space.size > 1000
     space.check(space.sample(Random(0)))
 
@@ -88,8 +89,8 @@ def test_everything_that_is_written_is_in_the_space():
     [block] = set(stage.blocks)
     assert len(stage.blocks) == 3
     assert block.options == (
-        Option("depthwise", (("dilation", (2,)), ("kernel_size", (3, 5)))),
-        Option("mixed", (("kernels", ((3, 5),)),)),
+        Option("depthwise", (("dilation", (2,)), ("kernel_size", (3, 5)), ("transform", (False,)))),
+        Option("mixed", (("kernels", ((3, 5),)), ("split", ("equal",)))),
         Option("max_pool", (("kernel_size", OPERATORS["max_pool"].settings["kernel_size"]),)),
     )
     assert block.expansions == (0.5, 1, 2) and all(type(one) is int for one in block.expansions[1:])
@@ -117,6 +118,17 @@ def test_a_stage_may_differ_from_the_rest():
     assert [option.operator for option in first.options] == ["dense"]
     assert (first.expansions, first.attentions) == ((0.25,), ("se",))
     assert (second.options, second.expansions, second.attentions) == ((Option("identity"),), (2,), ("none",))
+
+
+@pytest.mark.parametrize("written", ["false", "[false]", "true", "[true, false]", "[false, true]"])
+def test_a_stage_says_whether_kernels_may_be_shared_and_lists_the_operators_that_can(written):
+    [stage] = unrolled(
+        f"stages: [{{width: 8, depth: 3, share_kernels: {written}}}]\noperators: [identity, dense, max_pool]"
+    ).stages
+
+    values = {"true": (True,), "false": (False,), "[false]": (False,)}.get(written, (True, False))
+    assert stage.share_kernels == values
+    assert stage.shareable == (("dense",) if True in values else ())
 
 
 @pytest.mark.parametrize("nothing", ["none", "~", "[none]", "null"])
@@ -158,7 +170,7 @@ REFUSED = {
     "operator": (OPERATOR % "dephtwise", "space.operators", "'dephtwise'", "mean depthwise?", "max_pool"),
     "operator without a name": (OPERATOR % "''", "space.operators", "''", "Allowed: avg_pool"),
     "attention": (SMALLEST + "attention: [none, see]", "space.attention", "'see'", "did you mean se?"),
-    "attention in a stage": (STAGE % ", attention: 1", "space.stages[0].attention", "1 is", "Allowed: none"),
+    "attention in a stage": (STAGE % ", attention: 1", "space.stages[0].attention", "1 is", ", none, "),
     "activation": (SMALLEST + "activation: reul", "'reul'", "did you mean relu?", "relu, hardswish, silu"),
     "kernel value": (OPERATOR % "depthwise: {kernel_size: [3, 4]}", "depthwise.kernel_size 4", "3, 5, 7"),
     "kernel as a float": (OPERATOR % "depthwise: {kernel_size: 3.0}", "kernel_size 3.0", "did you mean 3?"),
@@ -169,6 +181,22 @@ REFUSED = {
     # bits have their place, but nothing but 32 yet
     "weight_bits": (SMALLEST + "weight_bits: [8, 32]", "space.weight_bits is 8", "only 32"),
     "activation_bits": (STAGE % ", activation_bits: 8", "space.stages[0].activation_bits is 8", "only 32"),
+    # sharing needs two blocks after the first, and weights
+    "sharing": (
+        STAGE % ", depth: 3, share_kernels: 1",
+        "share_kernels is 1",
+        "true, false, or a list of both",
+    ),
+    "sharing twice": (STAGE % ", depth: 3, share_kernels: [true, true]", "share_kernels lists True twice"),
+    "sharing of nothing": (STAGE % ", depth: 3, share_kernels: []", "share_kernels is an empty list"),
+    "sharing of two": (STAGE % ", depth: [1, 2], share_kernels: true", "at most 2 deep", "3 or more"),
+    "sharing without weights": (
+        STAGE % ", depth: 3, share_kernels: [false, true]",
+        "space.stages[0].share_kernels is true",
+        "of identity none has weights that can be shared",
+        "dense, depthwise, ",
+    ),
+    "sharing everywhere": (SMALLEST + "share_kernels: true", "space.share_kernels is not known"),
     # missing and empty
     "no stages": ("operators: [identity]", "space.stages", "at least one stage", "{width: 24"),
     "empty stages": ("stages: []\noperators: [identity]", "space.stages", "at least one stage"),

@@ -31,8 +31,18 @@ def space_of(skeleton, image_shape=(1, 8, 8)) -> SearchSpace:
     return unroll(read_skeleton(skeleton), OPERATORS, ATTENTIONS, image_shape, 10)
 
 
-SPACES = {name: space_of(name) for name in presets()} | {
+SHARING = {
+    "stages": [
+        {"width": [4, 6], "depth": [1, 3, 4], "share_kernels": [False, True]},
+        {"width": 8, "depth": [2, 3], "share_kernels": True},
+        {"width": 8, "depth": 3, "share_kernels": [False, True], "operators": ["dense"]},
+    ],
+    "operators": [{"depthwise": {"kernel_size": [3, 5]}}, "dense", "identity"],
+}
+OF_PRESETS = {name: space_of(name, (1, 32, 32)) for name in presets()}
+SPACES = {name: space for name, space in OF_PRESETS.items() if isinstance(space, SearchSpace)} | {
     "small": space_of(SMALL),
+    "sharing": space_of(SHARING),
     "one": space_of({"stages": [{"width": 8}], "operators": ["identity"]}),  # nothing to decide
 }
 
@@ -96,6 +106,10 @@ def test_a_place_is_0_exactly_where_its_decision_does_not_arise(space, samples):
 
 def arises(decision: str, architecture: Architecture) -> bool:
     """Whether a decision is to be made in an architecture, read off the decision's name."""
+    if "share_kernels" in decision:
+        row = architecture.stages[int(decision.split()[1])].blocks
+        chosen = Counter(choice.operator for choice in row[1:])
+        return max(chosen["depthwise"], chosen["dense"]) > 1
     if "block" not in decision:
         return True
     _, stage, _, block, what = decision.split(maxsplit=4)
@@ -269,8 +283,11 @@ def test_an_architecture_of_another_space_is_refused_with_its_place(samples):
         space.check(replace(one, stages=(first, replace(second, blocks=second.blocks * 3))))
     for choice, message in [
         (Choice("dense"), r"operator is dense; the space offers depthwise, mixed, identity"),
-        (Choice("mixed", (("kernels", (3, 9)),)), r"mixed.kernels is 3\+9; the space offers 3\+5"),
-        (Choice("mixed"), r"mixed has settings none; the space has kernels"),
+        (
+            Choice("mixed", (("kernels", (3, 9)), ("split", "equal"))),
+            r"mixed.kernels is 3\+9; the space offers 3\+5",
+        ),
+        (Choice("mixed"), r"mixed has settings none; the space has kernels, split"),
         (Choice("identity", attention="eca"), r"attention is eca; the space offers none, se"),
     ]:
         with pytest.raises(ValueError, match=rf"\Astage 1 block 0 {message}\Z"):
@@ -380,5 +397,5 @@ def test_the_ends_have_the_least_and_the_most_of_every_number():
     assert [stage.width for stage in largest.stages] == [24, 32, 48]
     assert [len(stage.blocks) for stage in largest.stages] == [2, 3, 2]
     assert largest.stages[0].blocks[0] == Choice(
-        "depthwise", (("dilation", 1), ("kernel_size", 5)), expansion=4
+        "depthwise", (("dilation", 1), ("kernel_size", 5), ("transform", False)), expansion=4
     )

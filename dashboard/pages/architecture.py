@@ -13,14 +13,14 @@ from dashboard.drawing import network
 from dashboard.pages import parts
 from dashboard.reader import Reader
 from nas.storage.records import Candidate, Latency, Run
-from search_spaces import Architecture, SearchSpace
+from search_spaces import architecture_from_json, space_from_json
 
 
 def layout(reader: Reader, name: str, key_prefix: str) -> Component:
     run = reader.store.run(name)
     candidate = reader.store.candidate(name, key_prefix)
     standing = reader.standing(run).word(candidate)
-    architecture = Architecture.from_json(candidate.architecture)
+    architecture = architecture_from_json(candidate.architecture)
     return parts.page(
         parts.run_header(run, candidate=candidate.key, standing=standing),
         _failure(candidate),
@@ -37,8 +37,8 @@ def layout(reader: Reader, name: str, key_prefix: str) -> Component:
         ),
         parts.section(
             "Architecture",
-            network(architecture, SearchSpace.from_json(run.space)),
-            note="sizes are channels × height × width",
+            network(architecture, space_from_json(run.space)),
+            note=f"sizes are channels × {'height × width' if run.dims == 2 else 'samples'}",
         ),
         _latency(candidate.latency) if candidate.latency else None,
         parts.details(

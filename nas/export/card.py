@@ -14,6 +14,7 @@ def readme(card: dict[str, Any]) -> str:
     costs = "\n".join(f"| {key} | {values[key]:,.0f} |" for key in ("macs", "parameters", "bytes"))
     shape, normal = card["input"]["shape"], card["normalisation"]
     proof = card["verification"]
+    noun, sides = ("signal", "samples") if card["input"]["layout"] == "NCL" else ("image", "height, width")
     return f"""# {card["run"]} / {card["candidate"]}
 
 {card["architecture"]}
@@ -23,12 +24,12 @@ def readme(card: dict[str, Any]) -> str:
 {metrics}
 {_latency(card)}{costs}
 
-Accuracies are of inherited weights with batch-norm statistics of this subnet's own. The test images were
+Accuracies are of inherited weights with batch-norm statistics of this subnet's own. The test {noun}s were
 read once, for this table.
 
 ## Use
 
-Input `images`: float32, ({", ".join(map(str, shape))}), N images of channels, height, width.
+Input `images`: float32, ({", ".join(map(str, shape))}), N {noun}s of channels, {sides}.
 {_prepared(normal)}
 
 Output `logits`: one column per class: {", ".join(card["classes"])}.
@@ -50,7 +51,7 @@ from them and `architecture.json`, for further training.
 
 ## Verification
 
-On {proof["images"]} validation images the supernet's slice, the exported module, model.safetensors, model.pt2 and
+On {proof["images"]} validation {noun}s the supernet's slice, the exported module, model.safetensors, model.pt2 and
 model.onnx differ by at most {proof["max_relative_difference"]:.1e} of the largest logit (allowed:
 {proof["tolerance"]:g}) and give the same class on {100 * proof["top1_agreement"]:g} % of them.
 `nas verify FOLDER` computes it anew.
@@ -74,12 +75,17 @@ def _latency(card: dict[str, Any]) -> str:
 
 
 def _prepared(normal: dict[str, Any]) -> str:
-    """What is done to an image before the network sees it."""
-    scale = "Divide pixels of 0 to 255 by 255, then subtract" if normal["scale"] != "none" else "Subtract"
+    """What is done to an image or a signal before the network sees it."""
+    scale = {
+        "none": "Subtract",
+        "divide by 255": "Divide pixels of 0 to 255 by 255, then subtract",
+        "PCM to -1..1": "Divide PCM samples by the largest of their bits, to -1..1, then subtract",
+    }[normal["scale"]]
     resize = "" if normal["resize"] == "none" else f" Then resize: {normal['resize']}."
+    rate = f" Signals are sampled at {normal['sample_rate']} Hz." if normal["sample_rate"] else ""
     return (
         f"{scale} the mean {_list(normal['mean'])} and divide by the standard deviation "
-        f"{_list(normal['std'])}, per channel.{resize}"
+        f"{_list(normal['std'])}, per channel.{resize}{rate}"
     )
 
 

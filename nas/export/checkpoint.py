@@ -1,6 +1,6 @@
 """A candidate as a folder that needs none of our code.
 
-model.safetensors     the weights and batch-norm statistics
+model.safetensors     the weights and batch-norm statistics; what blocks share, under its first name alone
 architecture.json     the architecture and its space: with them `load_subnet` rebuilds the module
 model.pt2             torch.export, any batch size: torch.export.load(...).module()(images)
 model.onnx            ONNX, any batch size
@@ -31,11 +31,11 @@ from nas.export.onnx_graph import onnx_of
 from nas.export.verify import VerificationFailed, compare, sealed, sha256, verify
 from nas.storage.records import Candidate, Export, Run, now
 from nas.storage.store import Store
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, architecture_from_json, space_from_json
 from supernets.cost import COSTS, count
 from supernets.merging import forms, merged
-from supernets.spatial import BATCH_NORMS
-from supernets.supernet import Supernet, resize
+from supernets.spatial import BATCH_NORMS, channels_last
+from supernets.supernet import make_supernet, resize
 
 PROOF_IMAGES = 64  # validation images that the forms are compared on
 
@@ -58,11 +58,11 @@ def export(
         raise FileExistsError(
             f"{folder} is there already; `nas verify {folder}` checks it, --output writes elsewhere"
         )
-    space = SearchSpace.from_json(run.space)
+    space = space_from_json(run.space)
     # nothing is timed, and what the run was trained and timed on may not be here
     here = replace(experiment, device={}, training=replace(experiment.training, device="auto"))
     bench = Bench(here, splits, space, Path(run.folder) / SUPERNET)
-    architecture = Architecture.from_json(candidate.architecture)
+    architecture = architecture_from_json(candidate.architecture)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -90,11 +90,13 @@ def export(
 def load_subnet(folder: Path) -> nn.Module:
     """The exported network rebuilt as a plain module, in evaluation mode, from weights and architecture."""
     stored = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
-    space = SearchSpace.from_json(json.dumps(stored["space"]))
-    architecture = Architecture.from_json(json.dumps(stored["architecture"]))
-    network = merged(Supernet(space).eval().export(architecture))
+    space = space_from_json(json.dumps(stored["space"]))
+    architecture = architecture_from_json(json.dumps(stored["architecture"]))
+    network = merged(make_supernet(space).eval().export(architecture))
     subnet = forms(network)[stored.get("form", "plain")]
-    subnet.load_state_dict(load_file(folder / "model.safetensors"))
+    tensors = load_file(folder / "model.safetensors")
+    again = {name: tensors[first] for name, first in _first_names(subnet).items() if first in tensors}
+    subnet.load_state_dict(tensors | again)
     return subnet.eval()
 
 
@@ -111,14 +113,15 @@ def _write(
     shape = bench.space.input_shape(architecture.resolution)
     branched = bench.branched(architecture)
     form = candidate.latency.form if candidate.latency else "plain"
-    subnet = forms(merged(branched))[form].to(memory_format=torch.channels_last)
+    subnet = channels_last(forms(merged(branched))[form])
     accuracy = {"search-validation": _validation_accuracy(bench, subnet, shape, run, candidate)}
     proof = _proof(bench, architecture, branched, shape)
     subnet = subnet.cpu().to(memory_format=torch.contiguous_format)
     test = splits.read_test(f"export of {run.name} {candidate.key}")
     accuracy["test"] = _test_accuracy(subnet, test, splits, shape)
 
-    state = {name: tensor.contiguous() for name, tensor in subnet.state_dict().items()}
+    tensors = subnet.state_dict()
+    state = {name: tensors[name].contiguous() for name in dict.fromkeys(_first_names(subnet).values())}
     # as bytes: safetensors' own files would be for their owner alone
     (folder / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
     (folder / "proof.safetensors").write_bytes(save(proof))
@@ -131,17 +134,21 @@ def _write(
     (folder / "model.pt2").write_bytes(_program(subnet, shape))
     (folder / "model.onnx").write_bytes(onnx_of(subnet, shape))
 
+    layout, filter = ("NCHW", "bilinear") if run.dims == 2 else ("NCL", "linear")
+    scale = "divide by 255" if splits.train.images.dtype.kind == "u" else "none"
+    scale = "PCM to -1..1" if experiment.data.name == "wav_folder" else scale
     card = {
         "run": run.name,
         "candidate": candidate.key,
-        "architecture": str(architecture),
-        "input": {"name": "images", "shape": ["N", *shape], "dtype": "float32", "layout": "NCHW"},
+        "architecture": str(architecture).replace("px", run.unit, 1),
+        "input": {"name": "images", "shape": ["N", *shape], "dtype": "float32", "layout": layout},
         "output": {"name": "logits", "shape": ["N", len(splits.classes)]},
         "normalisation": {
-            "scale": "divide by 255" if splits.train.images.dtype.kind == "u" else "none",
+            "scale": scale,
+            "sample_rate": splits.rate,
             "mean": list(splits.mean),
             "std": list(splits.std),
-            "resize": f"bilinear, antialiased, from {list(splits.shape[1:])} to {list(shape[1:])}"
+            "resize": f"{filter}, antialiased, from {list(splits.shape[1:])} to {list(shape[1:])}"
             if shape != splits.shape
             else "none",
         },
@@ -162,6 +169,13 @@ def _write(
     card["sha256"] = {path.name: sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
     (folder / "card.json").write_bytes(sealed(card))
     return card
+
+
+def _first_names(subnet: nn.Module) -> dict[str, str]:
+    """By the name of each tensor, the first name that the same tensor has: blocks may share a kernel."""
+    firsts: dict[int, str] = {}
+    tensors = subnet.state_dict(keep_vars=True)
+    return {name: firsts.setdefault(id(tensor), name) for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
@@ -188,7 +202,7 @@ def _proof(
 
 
 def _validation_accuracy(
-    bench: Bench, subnet: nn.Module, shape: tuple[int, int, int], run: Run, candidate: Candidate
+    bench: Bench, subnet: nn.Module, shape: tuple[int, ...], run: Run, candidate: Candidate
 ) -> float:
     """What the search measured, measured again: the supernet must still be the one that was searched.
 
@@ -205,14 +219,14 @@ def _validation_accuracy(
     return accuracy
 
 
-def _test_accuracy(subnet: nn.Module, test, splits, shape: tuple[int, int, int]) -> float:
+def _test_accuracy(subnet: nn.Module, test, splits, shape: tuple[int, ...]) -> float:
     from nas.data.batches import normalize
 
     images = resize(normalize(test.images, splits.mean, splits.std), shape)
     return accuracy_of(subnet, images, torch.from_numpy(test.labels))
 
 
-def _program(subnet: nn.Module, shape: tuple[int, int, int]) -> bytes:
+def _program(subnet: nn.Module, shape: tuple[int, ...]) -> bytes:
     """torch.export with a free batch size; two images, since one would be taken for a constant."""
     images = torch.zeros(2, *shape)
     program = torch.export.export(subnet, (images,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))

@@ -3,7 +3,8 @@
 A subnet is plain layers, small modules that compose them, and no control flow that depends on data, so
 one symbolic trace shows everything it does; the tables of `nas.export.onnx_layers` say what each step is in
 ONNX. That takes tens of milliseconds where `torch.onnx.export` takes seconds, and it is
-what the devices measure. A batch norm that follows a convolution is folded into it, as in deployment.
+what the devices measure. A batch norm that follows a convolution is folded into it, as in deployment; not into
+one that stands in several places, whose weights are written once: folding would make several of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from inspect import signature
 
@@ -25,6 +27,8 @@ from supernets.spatial import BATCH_NORMS
 OPSET, IR_VERSION = 20, 10  # the first opset with Gelu; the format that ONNX Runtime reads since 1.18
 
 logger = logging.getLogger(__name__)
+
+Weight = tuple[str, tuple[int, ...], bytes]  # name, shape, values
 
 
 def onnx_of(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
@@ -129,6 +133,8 @@ class Writer(fx.Interpreter):
         self.values: dict[fx.Node, Value | list[Value]] = {}
         self.names = {"images", "logits"}
         self.folded: set[fx.Node] = set()  # batch norms that are in the convolution before them
+        self.calls = Counter(node.target for node in traced.nodes if node.op == "call_module")
+        self.weight_names: dict[Weight, str] = {}  # of what was written, by what it is
         self.node: fx.Node  # the step being written
         self.shape: torch.Size | tuple[torch.Size, ...]  # of what it gives, or of each part
 
@@ -187,9 +193,15 @@ class Writer(fx.Interpreter):
         return len(node.users) > 1 or self.kind(node) in VIEWS
 
     def norm_after(self) -> nn.Module | None:
-        """The batch norm that alone takes what the step gives; from now on it counts as folded."""
+        """The batch norm that alone takes what the step gives; from now on it counts as folded. None after a
+        layer that others use too."""
         users = list(self.node.users)
-        if len(users) != 1 or users[0].op != "call_module" or self.kind(users[0]) not in BATCH_NORMS:
+        if (
+            self.calls[self.node.target] > 1
+            or len(users) != 1
+            or users[0].op != "call_module"
+            or self.kind(users[0]) not in BATCH_NORMS
+        ):
             return None
         norm = self.module.get_submodule(users[0].target)
         if norm.running_mean is None:
@@ -206,7 +218,11 @@ class Writer(fx.Interpreter):
     def weight(self, name: str, tensor: Tensor) -> str:
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
             raise UnknownModule(f"{name} is not a tensor of float32")
-        return self.constant(name, tensor.detach().cpu().numpy(), np.float32)
+        values = tensor.detach().cpu().numpy()
+        known = name, values.shape, values.tobytes()
+        if known not in self.weight_names:  # a layer that stands in several places has one name
+            self.weight_names[known] = self.constant(name, values, np.float32)
+        return self.weight_names[known]
 
     def integers(self, name: str, values: Sequence[int]) -> str:
         return self.constant(f"{self.node.name}.{name}", list(values), np.int64)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -147,6 +148,16 @@ class Run:
     created: str = field(default_factory=now)
     updated: str = field(default_factory=now)
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, machine, data fingerprint, seeds
+
+    @cached_property
+    def dims(self) -> int:
+        """2 for images, 1 for signals."""
+        return 1 if len(json.loads(self.space).get("image_shape", ())) == 2 else 2
+
+    @property
+    def unit(self) -> str:
+        """Of its resolutions: pixels of an image, samples of a signal."""
+        return "px" if self.dims == 2 else "samples"
 
 
 @dataclass(frozen=True)

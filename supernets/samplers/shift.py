@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, SearchSpace, architecture_from_json
 from supernets.cost import CostTable
 from supernets.samplers.cost_bins import cost_bins
 from supernets.samplers.plan import Plan, Probe, check_setting
@@ -138,4 +138,4 @@ class Shift:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.logits, self.moments = np.array(state["logits"]), np.array(state["moments"])
         self.updates, self.visits = state["updates"], np.array(state["visits"])
-        self.pending = [(Architecture.from_json(one), number, loss) for one, number, loss in state["pending"]]
+        self.pending = [(architecture_from_json(one), number, loss) for one, number, loss in state["pending"]]
