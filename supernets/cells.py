@@ -25,13 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.cells import INPUTS, Cell, CellArchitecture, CellBlock, CellSpace, Path, reads, unused
-from supernets.elastic import ACTIVATIONS, Norm
+from supernets.elastic import ACTIVATIONS, NOISE, Norm
 from supernets.slicing import copied, same_padding
 from supernets.spatial import AVERAGE_POOLS, CONVOLUTIONS, GLOBAL_POOLS, MAX_POOLS, conv, convolution, mean
 from supernets.supernet import Stem, resize
 
 Drop = Callable[[Tensor], Tensor]
-NOISE = 0.3  # of He's initial weights, beside the identity
 
 
 class CellSupernet(nn.Module):

@@ -12,6 +12,29 @@ from supernets.spatial import GLOBAL_POOLS, NORMS, conv, convolution, mean
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish, "silu": nn.SiLU}
 
 
+NOISE = 0.3  # of the initial weights that are left beside the identity
+
+
+@torch.no_grad()
+def near_identity(operator: nn.Module, dims: int = 2) -> nn.Module:
+    """The operator with initial kernels that give each channel to itself, with some noise.
+
+    For operators that take turns in one place: whichever has its turn, a channel means what it meant before.
+    From independent initial weights they find no common basis, and the layers around them serve none of
+    them well (docs/decisions.md has figures; ours). Kernels are (C, 1, k, ...) or (C, C, k, ...) with odd k;
+    other parameters stay as they are.
+    """
+    for weight in operator.parameters():
+        out, per_group, *sizes = weight.shape if weight.ndim == dims + 2 else (0, 0)
+        if not out or per_group not in (1, out) or any(size % 2 == 0 for size in sizes):
+            continue
+        middle = tuple(size // 2 for size in sizes)
+        channel = torch.arange(out, device=weight.device)
+        weight.mul_(NOISE)
+        weight[(channel, channel if per_group == out else 0, *middle)] += 1
+    return operator
+
+
 class Pointwise(nn.Module):
     """1×1 convolution without bias; the low channels are shared by all widths."""
 

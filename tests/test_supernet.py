@@ -20,6 +20,9 @@ from supernets.supernet import Supernet
 SHAPES = {"tiny": (1, 8, 8), "digits": (2, 8, 10), "mobile": (3, 16, 16)}
 
 
+SKELETON = {"stem": {"width": 16}, "stages": [{"width": 16}], "expansion": 4}
+
+
 def space_like(preset: str) -> SearchSpace:
     """A preset with every operator, attention and activation, several resolutions, a head and a stem stride."""
     skeleton = read_skeleton(preset)
@@ -257,6 +260,25 @@ def test_the_seed_decides_the_weights_and_nothing_else_does():
     assert all(torch.equal(tensor, same[name]) for name, tensor in one.items())
     assert any(not torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert torch.equal(torch.rand(1), drawn)  # making a supernet draws nothing from the global generator
+
+
+def test_where_operators_take_turns_their_kernels_start_near_the_identity_and_alone_they_do_not():
+    several, alone = (
+        Supernet(unroll({**SKELETON, "operators": names}, OPERATORS, ATTENTIONS, (1, 8, 8), 10)).blocks[0]
+        for names in (["depthwise", "dense", "max_pool"], ["depthwise"])
+    )
+    channels = range(several.operators["depthwise"].weight.shape[0])
+
+    depthwise = several.operators["depthwise"].weight
+    dense = several.operators["dense"].weight
+    first = alone.operators["depthwise"].weight
+
+    middle = depthwise.shape[-1] // 2
+    assert depthwise[:, 0, middle, middle].mean() > 0.7
+    assert dense[channels, channels, dense.shape[2] // 2, dense.shape[3] // 2].mean() > 0.7
+    assert first[:, 0, middle, middle].mean().abs() < 0.3
+    depthwise.data[:, 0, middle, middle] -= 1
+    torch.testing.assert_close(depthwise / 0.3, first)  # but for that, the very draw of the same seed
 
 
 def test_an_architecture_of_another_space_cannot_be_exported(small):
