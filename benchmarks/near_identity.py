@@ -25,11 +25,11 @@ from nas.evaluation import accuracy_of
 from search_spaces import read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
-from supernets.elastic import near_identity
+from supernets.elastic import start_near_identity
 from supernets.operators import OPERATORS
 from supernets.spatial import channels_last
 
-STARTS = {"independent": lambda operator, dims=2: operator, "near the identity": near_identity}
+STARTS = {"independent": lambda operator, channels: None, "near the identity": start_near_identity}
 
 
 def main(data: str, steps: int) -> None:
@@ -46,7 +46,7 @@ def main(data: str, steps: int) -> None:
     labels = torch.from_numpy(validation.labels[:1000])
     for_norms = normalize(calibration.images[:512], splits.mean, splits.std)
     for name, start in STARTS.items():
-        supernets.supernet.near_identity = start
+        supernets.supernet.start_near_identity = start
         supernet = channels_last(supernets.supernet.Supernet(space)).train()
         losses = trained(supernet, Batches(splits.train, splits.mean, splits.std, 64, 0), steps)
         random = Random(5)

@@ -142,7 +142,11 @@ def latency_rows(record: Latency) -> list[tuple[str, str]]:
         ("device", record.device),
         *([] if record.form == "plain" else [("deployed", f"{record.form}, which ran fastest here")]),
         *settings,
-        ("input", "×".join(map(str, record.input_shape)) + " (C×H×W)"),
+        (
+            "input",
+            "×".join(map(str, record.input_shape))
+            + (" (C×H×W)" if len(record.input_shape) == 3 else " (C×L)"),
+        ),
         ("processor", record.processor),
         ("load when it began", f"{record.load:.2f} (one-minute average)"),
         ("involuntary switches", f"{record.involuntary_switches:,}"),

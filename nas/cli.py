@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -146,9 +147,13 @@ def doctor(args: argparse.Namespace) -> int:
 def operators(args: argparse.Namespace) -> int:
     """List what a search space can be made of: operators and attentions, with what they cost here."""
     from nas import catalogue
-    from nas.hardware import device
+    from nas.hardware import DEFAULT, device
     from search_spaces.strict import unknown
 
+    if args.json and args.markdown:
+        raise ValueError("--json and --markdown ask for two things; leave one of them out")
+    if args.device is not None and not args.measure:
+        raise ValueError("--device says where to measure; give --measure as well")
     found = catalogue.entries()
     known = [one.name for one in found]
     for name in args.names:
@@ -156,7 +161,7 @@ def operators(args: argparse.Namespace) -> int:
             raise unknown(f"the operator {name!r}", name, known)
     found = [one for one in found if not args.names or one.name in args.names]
     if args.measure:
-        found = [catalogue.measured(one, device({"name": args.device})) for one in found]
+        found = [catalogue.measured(one, device({"name": args.device or DEFAULT})) for one in found]
     if args.json:
         _print_json(catalogue.as_json(found))
     elif args.markdown:
@@ -225,7 +230,7 @@ def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train
     if not front(candidates, found.objectives, found.constraints):
         return INFEASIBLE
     if not args.json:
-        where = "" if args.store == DEFAULT_STORE else f" --store {args.store}"
+        where = "" if args.store == DEFAULT_STORE else f" --store {shlex.quote(opened.store.url)}"
         print(f"export the knee point:  nas export {found.name}{where}", file=sys.stderr)
         print(f"look at it:             nas dashboard{where}", file=sys.stderr)
     return OK
@@ -359,9 +364,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--measure", action="store_true", help="time each in a block on this machine (some minutes)"
     )
-    command.add_argument(
-        "--device", default="onnxruntime-cpu", help="what to measure on (default: %(default)s)"
-    )
+    command.add_argument("--device", metavar="NAME", help="what to measure on (default: onnxruntime-cpu)")
     command.add_argument("--markdown", action="store_true", help="print the page docs/operators.md")
 
     command = _add(commands, doctor)

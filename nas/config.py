@@ -174,8 +174,12 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
 
 
 def _name(name: Any) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"name is {name!r}; use letters, digits, dots, dashes and underscores")
+    if not isinstance(name, str):
+        raise ValueError(f"name is {name!r}, which YAML does not read as text; put it in quotes")
+    if not _NAME.fullmatch(name) or len(name) > 100:
+        raise ValueError(
+            f"name is {name!r}; use letters, digits, dots, dashes and underscores, at most 100 of them"
+        )
     return name
 
 

@@ -73,11 +73,13 @@ def _store(url: str) -> Finding:
 
 
 def _folder(runs: Path) -> Finding:
+    if runs.exists() and not runs.is_dir():
+        return Finding("runs", False, f"{runs} is a file; give --runs a folder")
     place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free / 1e9
     writable = os.access(place, os.W_OK)
     said = (
-        f"{runs}: {free:.1f} GB free"
+        f"{runs}: {free:.1f} GB free" + ("" if free > 0.5 else "; give --runs a folder with more room")
         if writable
         else f"{place} is not writable; give --runs a folder that is"
     )

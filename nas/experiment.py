@@ -15,6 +15,8 @@ import fcntl
 import logging
 import os
 import platform
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ from search_spaces import SearchSpace
 log = logging.getLogger(__name__)
 
 SUPERNET = "supernet.safetensors"
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")  # of a store's URL
 PROBE_IMAGES = 256  # of the validation images, for samplers that look at the loss
 EXTENDABLE = ("search.budget",)  # settings that may change when a run is continued
 
@@ -112,7 +115,8 @@ def open_run(
             yield Opened(experiment, store.run(run.name), store, splits, space)
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            store.update_run(run.name, status=status, message=" ".join(str(error).split())[:500])
+            if store.run(run.name).status in ("training", "searching"):  # else nothing was going on
+                store.update_run(run.name, status=status, message=" ".join(str(error).split())[:500])
             raise
 
 
@@ -131,6 +135,11 @@ def train_run(opened: Opened, stop: Callable[[], bool], trainer: Callable | None
     done, steps = progress(opened.supernet_file)
     if steps and done == steps:
         return True
+    if known := store.count_candidates(name):
+        raise ValueError(
+            f"the run {name} has {known} candidates, but the supernet that they are of is not in "
+            f"{opened.supernet_file}; put it back there, or start over with --fresh (the old run is kept)"
+        )
     store.forget_training_after(name, done)  # steps after the checkpoint are trained again
     store.update_run(name, status="training", message="")
     ended = (trainer or train_here)(opened, stop)
@@ -363,7 +372,7 @@ def _facts(experiment: config.Experiment, splits: Splits) -> dict[str, str]:
         "images": str(splits),
         "machine": f"{platform.node()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _PASSWORD.sub(r"\1***@", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "training seed": str(experiment.training.seed),
         "search seed": str(experiment.search.seed),
         **{name: version(name) for name in packages},

@@ -38,6 +38,7 @@ class Profile:
     steps: int
     costs: dict[str, dict[str, float]]
     shares: dict[str, float]
+    joint: float  # the share that keeps all of those limits
     measured_later: tuple[str, ...]  # constraints on what only a measurement can tell
 
     def to_dict(self) -> dict:
@@ -64,6 +65,7 @@ def profile(experiment: config.Experiment) -> Profile:
     drawn = table.of([space.sample(random) for _ in range(min(DRAWN, 10 * space.size))])
     extremes = table.of([table.smallest, table.largest])
     every = np.concatenate([drawn, extremes])
+    kept = {limit.key: _kept(limit, drawn[:, COSTS.index(limit.key)]) for limit in limits}
     batches = Batches(splits.train, splits.mean, splits.std, experiment.training.batch_size, 0)
     return Profile(
         name=experiment.name,
@@ -82,7 +84,8 @@ def profile(experiment: config.Experiment) -> Profile:
             }
             for column, cost in enumerate(COSTS)
         },
-        shares={limit.key: float(_kept(limit, drawn[:, COSTS.index(limit.key)]).mean()) for limit in limits},
+        shares={key: float(one.mean()) for key, one in kept.items()},
+        joint=float(np.logical_and.reduce([np.ones(len(drawn), bool), *kept.values()]).mean()),
         measured_later=tuple(one.key for one in experiment.constraints if one.key not in COSTS),
     )
 

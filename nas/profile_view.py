@@ -44,6 +44,15 @@ def print_profile(profile: Profile) -> None:
         table.add_row(units[cost], *(quantity(values[one]) for one in ("min", "median", "max")))
     out.print(table)
     for key, share in profile.shares.items():
-        out.print(f"constraint on {key}: can be met; {100 * share:.3g} % of random architectures keep it")
+        out.print(f"constraint on {key}: {_kept(share)}")
+    if len(profile.shares) > 1:
+        out.print(f"those constraints together: {_kept(profile.joint)}")
     for key in profile.measured_later:
         out.print(f"constraint on {key}: only measuring can tell; the search does")
+
+
+def _kept(share: float) -> str:
+    """Whether a limit can be met, as far as drawing tells."""
+    if share:
+        return f"can be met; {100 * share:.3g} % of random architectures keep it"
+    return "none of the architectures drawn keeps it; the search may find none either"

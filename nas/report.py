@@ -17,10 +17,16 @@ from nas.storage.records import Candidate, Constraint, Export, Objective, Run
 from search_spaces import CellArchitecture, architecture_from_json
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read our output is gone; the command line knows what to do, rich would end with exit code 1."""
+        raise
+
+
 def console() -> Console:
     """Where results go: stdout, wide enough for a table when nobody looks; brackets are brackets."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return _Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def plain_table(*headings: str) -> Table:

@@ -30,8 +30,8 @@ class Search:
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ValueError(f"search.budget is {self.budget}; it must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"search.seed is {self.seed}; it must be 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"search.seed is {self.seed}; it must be 0 or more, and below 2^63")
 
 
 class Searcher(Protocol):

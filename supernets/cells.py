@@ -188,7 +188,7 @@ def make_path(operator: str, filters: int, stride: int, activation: str, dims: i
     act, make = ACTIVATIONS[activation], CONVOLUTIONS[dims]
 
     def dense(kernel_size: int | tuple[int, ...], stride: int | tuple[int, ...] = 1, **options) -> nn.Module:
-        return near_identity(make(filters, filters, kernel_size, stride, bias=False, **options))
+        return identity_convolution(make(filters, filters, kernel_size, stride, bias=False, **options))
 
     def row(length: int) -> list[nn.Module]:
         side = length // 2
@@ -211,7 +211,7 @@ def make_path(operator: str, filters: int, stride: int, activation: str, dims: i
             return [nn.Identity()]
         even, odd = (make(filters, out, 1, 2, bias=False) for out in halves(filters))
         for layer, first in ((even, 0), (odd, even.out_channels)):
-            near_identity(layer, filters, first)
+            identity_convolution(layer, filters, first)
         return [act(), FactorizedReduction(even, odd), Norm(filters, dims)]
 
     layers = {
@@ -234,7 +234,7 @@ def make_path(operator: str, filters: int, stride: int, activation: str, dims: i
 
 def make_join(filters: int, activation: str, dims: int) -> nn.Sequential:
     """What brings two concatenated results back to the number of filters."""
-    pointwise = near_identity(CONVOLUTIONS[dims](2 * filters, filters, 1, bias=False))
+    pointwise = identity_convolution(CONVOLUTIONS[dims](2 * filters, filters, 1, bias=False))
     return nn.Sequential(ACTIVATIONS[activation](), pointwise, Norm(filters, dims))
 
 
@@ -257,7 +257,7 @@ def shifted(x: Tensor, dims: int) -> Tensor:
     return F.pad(x, (-1, 1) * dims)
 
 
-def near_identity(layer: nn.Module, filters: int | None = None, first: int = 0) -> nn.Module:
+def identity_convolution(layer: nn.Module, filters: int | None = None, first: int = 0) -> nn.Module:
     """The convolution with initial weights: channel i goes to channel i, with some noise.
 
     Args:
@@ -295,7 +295,7 @@ class PartsConvolution(nn.Module):
         make, self.weights, first = CONVOLUTIONS[dims], nn.ModuleList(), 0
         for outs in (filters,) if stride == 1 else halves(filters):
             layers = (make(source.channels, outs, 1, bias=False) for _ in range(source.parts))
-            parts = [near_identity(layer, filters, first).weight for layer in layers]
+            parts = [identity_convolution(layer, filters, first).weight for layer in layers]
             self.weights.append(nn.ParameterList(parts))
             first += outs
         self.activation = ACTIVATIONS[activation]()

@@ -54,6 +54,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"the checkpoint {path} is damaged ({error}); nothing was overwritten: restore it, or delete it "
-            "to train again from the start"
+            f"the checkpoint {path} is damaged ({error}); nothing was overwritten: restore it, or start "
+            "over with --fresh"
         ) from None

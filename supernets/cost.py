@@ -100,12 +100,12 @@ class CostTable:
 
     @cached_property
     def smallest(self) -> Architecture:
-        """The architecture of fewest MACs: least resolution, widths and depths, cheapest choices."""
+        """The architecture of least resolution, widths and depths, and of the choices of fewest MACs there."""
         return self._extreme(0)
 
     @cached_property
     def largest(self) -> Architecture:
-        """The architecture of most MACs: highest resolution, widths and depths, dearest choices."""
+        """The architecture of highest resolution, widths and depths, and of the choices of most MACs there."""
         return self._extreme(-1)
 
     def _extreme(self, end: int) -> Architecture:

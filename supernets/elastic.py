@@ -16,23 +16,34 @@ NOISE = 0.3  # of the initial weights that are left beside the identity
 
 
 @torch.no_grad()
-def near_identity(operator: nn.Module, dims: int = 2) -> nn.Module:
-    """The operator with initial kernels that give each channel to itself, with some noise.
+def start_near_identity(operator: nn.Module, channels: int) -> None:
+    """Change the initial kernels of an operator so that they give each channel to itself, with some noise.
 
     For operators that take turns in one place: whichever has its turn, a channel means what it meant before.
     From independent initial weights they find no common basis, and the layers around them serve none of
-    them well (docs/decisions.md has figures; ours). Kernels are (C, 1, k, ...) or (C, C, k, ...) with odd k;
-    other parameters stay as they are.
+    them well (docs/decisions.md has figures; ours). An operator may know better how to, and then has a method
+    `start_near_identity`; of others, these are kernels: (C, 1, k, ...) and (C, C, k, ...) for all C channels,
+    with odd k. Experimental operators stay as they are.
     """
-    for weight in operator.parameters():
-        out, per_group, *sizes = weight.shape if weight.ndim == dims + 2 else (0, 0)
-        if not out or per_group not in (1, out) or any(size % 2 == 0 for size in sizes):
-            continue
-        middle = tuple(size // 2 for size in sizes)
-        channel = torch.arange(out, device=weight.device)
-        weight.mul_(NOISE)
-        weight[(channel, channel if per_group == out else 0, *middle)] += 1
-    return operator
+    if hasattr(operator, "start_near_identity"):
+        operator.start_near_identity()
+    elif not getattr(operator, "experimental", False):
+        for weight in operator.parameters():
+            if weight.ndim > 2 and weight.shape[0] == channels and weight.shape[1] in (1, channels):
+                add_identity(weight)
+
+
+@torch.no_grad()
+def add_identity(weight: Tensor) -> None:
+    """Make an (O, I, k, ...) kernel with odd k nearly the identity in the middle; where I is 1, or where O
+    and I differ, channels go round."""
+    out, per_group, *sizes = weight.shape
+    if any(size % 2 == 0 for size in sizes):
+        return
+    same = torch.arange(out)[:, None] - torch.arange(per_group)
+    same = same % min(out, per_group) == 0
+    weight.mul_(NOISE)
+    weight[(..., *(size // 2 for size in sizes))] += same.to(weight.device)
 
 
 class Pointwise(nn.Module):

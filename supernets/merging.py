@@ -69,7 +69,7 @@ def _replaced(network: nn.Module, method: str) -> nn.Module:
 
 def _replace(module: nn.Module, method: str, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module not in done:  # what stands in two places stays one
-        for name, child in module.named_children():
+        for name, child in list(module._modules.items()):
             setattr(module, name, _replace(child, method, done))
         new = getattr(module, method)().train(module.training) if hasattr(module, method) else module
         done[module] = new

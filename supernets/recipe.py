@@ -31,7 +31,7 @@ class Training:
             if not ok:
                 raise ValueError(f"training.{name} is {getattr(self, name)!r}; it must be {what}")
 
-        need(self.epochs > 0, "epochs", "above 0")
+        need(0 < self.epochs <= 1e6, "epochs", "above 0 and at most a million")
         need(self.batch_size >= 2, "batch_size", "at least 2: batch norm needs more than one image")
         need(self.learning_rate > 0, "learning_rate", "above 0")
         need(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
@@ -40,7 +40,7 @@ class Training:
         need(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1")
         need(self.clip > 0, "clip", "above 0")
         need(self.checkpoint_every >= 1, "checkpoint_every", "at least 1")
-        need(self.seed >= 0, "seed", "0 or more")
+        need(0 <= self.seed < 2**63, "seed", "0 or more, and below 2^63")
         need(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
         need(self.precision in ("auto", "float32", "bfloat16"), "precision", "auto, float32 or bfloat16")
 

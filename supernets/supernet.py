@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from search_spaces import Architecture, Block, CellSpace, Choice, SearchSpace
 from supernets.attention import make_attention
-from supernets.elastic import ACTIVATIONS, Classifier, Norm, Pointwise, near_identity
+from supernets.elastic import ACTIVATIONS, Classifier, Norm, Pointwise, start_near_identity
 from supernets.operators import is_normalized, make_operator, paths
 from supernets.slicing import same_padding
 from supernets.spatial import CONVOLUTIONS, convolution
@@ -189,7 +189,7 @@ class ElasticBlock(nn.Module):
         )
         if len(block.options) > 1:
             for operator in self.operators.values():
-                near_identity(operator, dims)
+                start_near_identity(operator, hidden)
         self.norms = nn.ModuleDict(
             {
                 option.operator: Norm(hidden, dims)

@@ -193,6 +193,42 @@ def test_a_checkpoint_cut_in_half_is_refused_and_kept(refused, tiny_run, tmp_pat
     assert candidates(run) == candidates(tiny_run)
 
 
+def test_candidates_of_a_supernet_that_is_gone_are_not_mixed_with_those_of_another(
+    refused, tiny_run, tmp_path
+):
+    run = copy_of(tiny_run, tmp_path / "copy")
+    supernet = run.folder / "runs/tiny/supernet.safetensors"
+    supernet.unlink()
+
+    line = refused("run", *run.arguments, "-o", "search.budget=40")
+
+    assert f"20 candidates, but the supernet that they are of is not in {supernet}; put it back" in line
+    assert not supernet.exists()
+    assert (candidates(run), record(run).status) == (candidates(tiny_run), "finished")
+
+
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--ray", "a:1"]])
+def test_an_option_that_is_refused_leaves_a_finished_run_finished(refused, tiny_run, tmp_path, options):
+    run = copy_of(tiny_run, tmp_path / "copy")
+
+    refused("run", *run.arguments, *options)
+
+    assert record(run).status == "finished"
+
+
+def test_the_database_of_another_program_is_left_as_it_is(refused, new, tmp_path):
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE things (name TEXT)")
+    connection.close()
+    before = other.read_bytes()
+
+    line = refused("run", str(new.file), "--store", f"sqlite:///{other}", "--runs", str(tmp_path / "runs"))
+
+    assert "is a database of something else" in line
+    assert other.read_bytes() == before
+
+
 def test_a_search_before_its_training_is_sent_there(refused, new):
     line = refused("search", *new.arguments)
 

@@ -199,7 +199,7 @@ REFUSED = {
     "no threads": ("device: {threads: 0}", "device.threads is 0; it must be a whole number, at least 1"),
     "a name with a space": ("name: my digits", "name is 'my digits'; use letters, digits, dots, dashes and "),
     "a name of folders": ("name: ../up", "name is '../up'; use letters, digits"),
-    "a number as name": ("name: 5", "name is 5; use letters"),
+    "a number as name": ("name: 5", "name is 5, which YAML does not read as text; put it in quotes"),
     "a key twice": ("data: npz", "line 3: the key 'data' is written twice; keep one"),
     "no YAML": ("search: {budget: 3", "not valid YAML at line 4"),
     "a tab": ("search:\n\tbudget: 3", "not valid YAML at line 4"),

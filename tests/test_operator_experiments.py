@@ -319,7 +319,7 @@ def test_the_mask_grows_as_far_as_the_task_needs():
 def learned_width(far: int) -> float:
     """Of the mask of a kernel that learned the sum of all samples up to so far away; it starts at 0.2."""
     operator = made("flex", 1, dims=1)
-    others = [one for name, one in operator.named_parameters() if name not in operator.rates]
+    others = [one for name, one in operator.named_parameters() if name not in ("center", "width")]
     mask = {"params": [operator.center, operator.width], "lr": 0.002}
     optimizer = torch.optim.Adam([{"params": others}, mask], 0.01)
     for step in range(200):

@@ -25,6 +25,7 @@ from search_spaces import SearchSpace, unroll
 from supernets.attention import ATTENTIONS, make_attention
 from supernets.calibration import recalibrate
 from supernets.cost import CostTable, count
+from supernets.elastic import start_near_identity
 from supernets.merging import embedded, enlarged, fold, forms, merged
 from supernets.operators import OPERATORS, make_operator
 from supernets.slicing import center, leading, same_padding
@@ -334,6 +335,27 @@ def test_slices_are_views_of_the_middle_and_of_the_low_channels():
 )
 def test_the_padding_that_keeps_the_size_grows_with_the_dilation(kernel_size, dilation, padding):
     assert same_padding(kernel_size, dilation) == padding
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in CASES
+        if case.name in OPERATORS and case.stride == 1 and list(case.made().parameters())
+        if not getattr(OPERATORS[case.name], "experimental", False)
+    ],
+    ids=str,
+)
+def test_where_operators_take_turns_each_starts_near_the_identity(case):
+    torch.manual_seed(0)
+    module = make_operator(case.name, WIDEST, 1, OPERATORS[case.name].settings, dims=case.dims)
+    x = case.images(WIDEST, SIZES["odd"], count=8)
+
+    start_near_identity(module, WIDEST)
+
+    both = torch.stack([x.flatten(), case.run(module.train(), x).flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.4
 
 
 # -- in an architecture, and elsewhere ---------------------------------------------------------

@@ -119,6 +119,16 @@ def test_the_command_prints_a_table_and_makes_nothing(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
+def test_limits_that_only_exclude_each_other_are_not_said_to_be_met(tmp_path, capsys):
+    run = write_experiment(tmp_path)
+
+    main(["profile", str(run.file), "-o", "constraints={macs: {max: 19k}, parameters: {min: 4000}}"])
+
+    out = capsys.readouterr().out
+    assert "constraint on macs: can be met" in out
+    assert "those constraints together: none of the architectures drawn keeps it" in out
+
+
 def test_as_json_it_is_the_same_for_scripts(tmp_path, capsys, tiny):
     run = write_experiment(tmp_path)
 

@@ -51,11 +51,11 @@ def fetch(name: str, md5: str, mirrors: Sequence[str], folder: Path) -> Path:
         return path
     failures = []
     for mirror in mirrors:
-        log.info("downloading %s%s to %s", mirror, name, path)
+        log.warning("downloading %s%s to %s", mirror, name, path)
         try:
             _download(mirror + name, md5, path)
         except (OSError, HTTPException) as error:
-            log.info("that failed: %s", error)
+            log.warning("that failed: %s", error)
             failures.append(f"{mirror}{name} ({error})")
         else:
             return path

@@ -59,14 +59,30 @@ def read(directory: Path | None, settings: Data) -> Images:
     return Images(train, labels, test, test_labels, _classes(arrays, labels, directory))
 
 
+# what numpy and zipfile raise for an archive that is damaged, encrypted, or says it is enormous
+DAMAGE = (
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+)
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it is a single array, as numpy.save writes it")
-            return {key: archive[key] for key in archive.files if key in KEYS}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {key: archive[key] for key in archive.files if key in KEYS}
+            for key, array in arrays.items():
+                if not isinstance(array, np.ndarray):
+                    raise ValueError(f"{key} is no array")
+            return arrays
+    except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else "it is empty"
         raise ValueError(
             f"{path} is not a whole .npz file of plain arrays ({reason}); write it again with numpy.savez"

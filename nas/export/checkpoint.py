@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -63,7 +64,7 @@ def export(
     here = replace(experiment, device={}, training=replace(experiment.training, device="auto"))
     bench = Bench(here, splits, space, Path(run.folder) / SUPERNET)
     architecture = architecture_from_json(candidate.architecture)
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)

@@ -15,6 +15,7 @@ import os
 import platform
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Clock = Literal["thread-cpu", "wall", "cuda-event"]
 
+PATIENCE = 20  # seconds of waiting for another measurement until that is said
 REPEATS = 2  # how often a disturbed measurement is done again
 WAITING = 1.1  # a thread that others do not hold up spends this much more wall than processor time at most
 SWITCHED = 0.05  # share of the runs that may be interrupted; more cool the caches of the others
@@ -133,13 +135,20 @@ def measure(
 @contextmanager
 def alone_on_this_host() -> Iterator[None]:
     """Waits until no other thread or process of this host is in here."""
-    descriptor = _lock_file(Path(tempfile.gettempdir()) / "paretoshift-measurement.lock")
+    file = Path(tempfile.gettempdir()) / "paretoshift-measurement.lock"
+    descriptor = _lock_file(file)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.debug("waiting for another measurement on this host")
+            reminder = threading.Timer(
+                PATIENCE, logger.warning, ["still waiting for whoever measures on this host (holds %s)", file]
+            )
+            reminder.daemon = True
+            reminder.start()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            reminder.cancel()
         yield
     finally:
         os.close(descriptor)  # which unlocks it, as the end of the process does

@@ -170,6 +170,8 @@ def connect(url: str, create: bool) -> Engine:
         try:
             with engine.execution_options(immediate=create).begin() as connection:
                 _check_schema(connection, place, create)
+            if create and engine.dialect.name == "sqlite":
+                _let_readers_go_on(engine)
         except OperationalError as error:
             raise OSError(f"the store {place} cannot be opened: {reason(error)}") from error
         except DatabaseError as error:
@@ -178,6 +180,15 @@ def connect(url: str, create: bool) -> Engine:
             ) from error
         undo.pop_all()
     return engine
+
+
+def _let_readers_go_on(engine: Engine) -> None:
+    """Readers and the writer do not wait for each other; the mode is kept in the file."""
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
 
 
 def reason(error: DatabaseError) -> str:
@@ -225,9 +236,6 @@ def _engine(place: URL, create: bool) -> Engine:
         connection.isolation_level = None  # transactions begin below, not where Python's driver thinks best
         connection.execute("PRAGMA busy_timeout = 30000")  # ms
         connection.execute("PRAGMA foreign_keys = ON")
-        if create:
-            # readers and the writer do not wait for each other; the mode is kept in the file
-            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(
             "PRAGMA synchronous = NORMAL"
         )  # safe from kill -9; only a power cut may lose the last

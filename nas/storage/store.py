@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from nas.storage import schema
 from nas.storage.records import (
@@ -272,6 +272,13 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
             yield connection
     except OperationalError as error:
         raise OSError(f"the store {engine.url!r} does not answer: {schema.reason(error)}") from error
+    except IntegrityError:
+        raise  # our mistake
+    except DatabaseError as error:
+        raise OSError(
+            f"the store {engine.url!r} is damaged: {schema.reason(error)}; restore it from a copy, or name "
+            "another with --store"
+        ) from error
 
 
 def _move(connection: Connection, run_id: int, folder: str) -> None:

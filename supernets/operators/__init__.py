@@ -33,6 +33,7 @@ its name in YAML. What an operator may say beside that, as class attributes:
                                        # has one last norm for each number (MixPath's Shadow BN)
 
     def constrain(self): ...           # called after every optimiser step, without gradients
+    def start_near_identity(self): ... # where several operators take turns; see supernets.elastic
 
 Tools: `supernets.slicing` cuts (`center`, `leading`, `same_padding`), `supernets.spatial` has `conv` and
 `convolution` (the plain layer with its own copy of a weight). A norm inside an operator is

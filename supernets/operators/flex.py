@@ -34,7 +34,7 @@ class Operator(nn.Module):
     dims = (1, 2)
     shareable = True
     experimental = True
-    rates = {"center": 0.1, "width": 0.1}
+    rates = {"center": 0.1, "width": 0.1, "mix_biases": 1.0, "phases": 1.0, "centers": 1.0, "decays": 1.0}
 
     def __init__(self, channels: int, stride: int, max_size: tuple[int, ...], dims: int = 2):
         super().__init__()

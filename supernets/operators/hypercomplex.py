@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from supernets.elastic import NOISE
 from supernets.slicing import same_padding
 from supernets.spatial import conv, convolution
 
@@ -42,6 +43,15 @@ class Operator(nn.Module):
         # products of the largest n have the variance of a dense kernel's weights: n · 1/n · 2/(C·k²)
         nn.init.normal_(self.algebra, std=most**-0.5)
         nn.init.normal_(self.kernels, std=(2 / (channels * taps)) ** 0.5)
+
+    @torch.no_grad()
+    def start_near_identity(self) -> None:
+        """The first product is the identity."""
+        small, middle = range(self.kernels.shape[1]), self.kernels.shape[3] // 2
+        self.algebra.mul_(NOISE)
+        self.algebra[0] += torch.eye(len(self.algebra), device=self.algebra.device)
+        self.kernels.mul_(NOISE)
+        self.kernels[0, small, small, middle] += 1
 
     def kernel(self, channels: int, n: int) -> Tensor:
         """The (C, C, k, k) or (C, C, k) weight of one choice."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from supernets.elastic import add_identity
 from supernets.slicing import center, same_padding
 from supernets.spatial import conv, convolution
 
@@ -34,6 +35,10 @@ class Operator(nn.Module):
         self.column = nn.Parameter(torch.empty(most, 1, max(band)))
         for weight in (self.square, self.row, self.column):
             nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+    def start_near_identity(self) -> None:
+        for weight in (self.square, self.row, self.column):
+            add_identity(weight)
 
     def kernels(self, channels: int, band: int, ratio: float) -> list[tuple[int, Tensor | None]]:
         """(channels c, weight (c, 1, 3, 3), (c, 1, 1, band) or (c, 1, band, 1), or None if untouched)."""

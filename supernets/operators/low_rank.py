@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from supernets.elastic import add_identity
 from supernets.slicing import center, leading, same_padding
 from supernets.spatial import conv, convolution
 
@@ -40,6 +41,10 @@ class Operator(nn.Module):
         nn.init.kaiming_normal_(self.reduce, nonlinearity="linear")
         nn.init.kaiming_normal_(self.core, nonlinearity="linear")
         nn.init.kaiming_normal_(self.restore, nonlinearity="relu")
+
+    def start_near_identity(self) -> None:
+        for weight in (self.reduce, self.core, self.restore):
+            add_identity(weight)
 
     def weights(self, channels: int, kernel_size: int, rank: float) -> tuple[Tensor, Tensor, Tensor]:
         """(R, C, 1, 1), (R, R, k, k) and (C, R, 1, 1), or without the last dimension."""

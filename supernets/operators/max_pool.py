@@ -1,7 +1,7 @@
 """Max pooling: no parameters, so nothing to share and nothing to slice.
 
-As a layer that mixes space without weights: Kim et al., "Understanding the Parameter-Free Operations"
-(PfLayer). Padding is minus infinity. Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉),
+As a layer that mixes space without weights: Han et al., "Learning Features with Parameter-Free Layers"
+(PfLayer), ICLR 2022. Padding is minus infinity. Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉),
 (N, C, L) to (N, C, ⌈L/s⌉).
 """
 
@@ -14,7 +14,7 @@ from supernets.spatial import MAX_POOLS
 
 
 class Operator(nn.Module):
-    paper = 'Kim et al., "Understanding the Parameter-Free Operations" (PfLayer)'
+    paper = 'Han et al., "Learning Features with Parameter-Free Layers" (PfLayer), ICLR 2022'
     exactness = "nothing to slice"
     settings = {"kernel_size": (3, 5)}
     dims = (1, 2)
