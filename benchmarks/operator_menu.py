@@ -69,7 +69,7 @@ def table(folder: Path) -> None:
     for which in ("depthwise", "all"):
         with Store(_store(folder, which), create=False) as store:
             run = store.run(which)
-            found[which] = run, store.candidates(which)
+            found[which] = run, store.candidates(which, with_latency=True)
     runs = [run for run, _ in found.values()]
     fronts = {which: front(found[which][1], run.objectives, run.constraints) for which, run in _named(found)}
     points = {which: losses(fronts[which], run.objectives) for which, run in _named(found)}

@@ -30,7 +30,7 @@ from search_spaces import (
 from search_spaces.cells import COMBINERS, INPUTS, KINDS, OPERATORS, CellBlock, Path, unused
 from search_spaces.strict import parse_yaml
 from supernets.calibration import recalibrate
-from supernets.cells import CellSupernet, DropPath, make_path, near_identity
+from supernets.cells import CellSupernet, DropPath, make_path, identity_convolution
 from supernets.cost import cost_table, count
 from supernets.recipe import Training
 from supernets.samplers import make_sampler
@@ -375,7 +375,7 @@ def test_a_separable_convolution_is_applied_twice_with_nothing_between_its_halve
 def test_convolutions_start_near_the_identity_whatever_their_widths():
     torch.manual_seed(0)
     for ins, outs, kernel in ((4, 4, 3), (8, 4, 1), (4, 8, 1), (4, 4, (1, 7))):
-        weight = near_identity(torch.nn.Conv2d(ins, outs, kernel)).weight.detach()
+        weight = identity_convolution(torch.nn.Conv2d(ins, outs, kernel)).weight.detach()
 
         middle = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
         same = (torch.arange(outs)[:, None] - torch.arange(ins)) % 4 == 0
