@@ -30,7 +30,7 @@ from search_spaces import (
 from search_spaces.cells import COMBINERS, INPUTS, KINDS, OPERATORS, CellBlock, Path, unused
 from search_spaces.strict import parse_yaml
 from supernets.calibration import recalibrate
-from supernets.cells import CellSupernet, DropPath, make_path, identity_convolution
+from supernets.cells import CellSupernet, DropPath, identity_convolution, make_path
 from supernets.cost import cost_table, count
 from supernets.recipe import Training
 from supernets.samplers import make_sampler
