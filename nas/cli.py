@@ -148,6 +148,7 @@ def operators(args: argparse.Namespace) -> int:
     """List what a search space can be made of: operators and attentions, with what they cost here."""
     from nas import catalogue
     from nas.hardware import DEFAULT, device
+    from nas.progress import track
     from search_spaces.strict import unknown
 
     if args.json and args.markdown:
@@ -161,7 +162,12 @@ def operators(args: argparse.Namespace) -> int:
             raise unknown(f"the operator {name!r}", name, known)
     found = [one for one in found if not args.names or one.name in args.names]
     if args.measure:
-        found = [catalogue.measured(one, device({"name": args.device or DEFAULT})) for one in found]
+        there, timed = device({"name": args.device or DEFAULT}), []
+        with track("measuring", len(found), brief=True) as shown:
+            for one in found:
+                timed.append(catalogue.measured(one, there))
+                shown.to(len(timed), one.name)
+        found = timed
     if args.json:
         _print_json(catalogue.as_json(found))
     elif args.markdown:

@@ -16,8 +16,8 @@ EVERY = 10.0  # seconds between two plain lines
 class Track:
     """Where one piece of work stands; `to(done, text)` moves it on."""
 
-    def __init__(self, what: str, total: int, done: int, bar: Progress | None):
-        self.what, self.total, self.bar = what, total, bar
+    def __init__(self, what: str, total: int, done: int, bar: Progress | None, brief: bool = False):
+        self.what, self.total, self.bar, self.brief = what, total, bar, brief
         self.begun, self.begun_at = time.monotonic(), done
         self.said = self.begun
         self.task = bar.add_task(what, total=total, completed=done, text="") if bar else None
@@ -27,9 +27,9 @@ class Track:
             self.bar.update(self.task, completed=done, text=text)
             return
         now = time.monotonic()
-        if now - self.said < EVERY and done < self.total:
+        if now - self.said < EVERY and (done < self.total or self.brief):
             return
-        self.said = now
+        self.said, self.brief = now, False
         left = (now - self.begun) / max(done - self.begun_at, 1) * (self.total - done)
         remaining = f", {duration(left)} left" if done < self.total else f" in {duration(now - self.begun)}"
         share = 100 * done // max(self.total, 1)
@@ -44,11 +44,14 @@ class Track:
 
 
 @contextmanager
-def track(what: str, total: int, done: int = 0) -> Iterator[Track]:
-    """Show how a piece of work of `total` steps gets on, `done` of which are done already."""
+def track(what: str, total: int, done: int = 0, brief: bool = False) -> Iterator[Track]:
+    """Show how a piece of work of `total` steps gets on, `done` of which are done already.
+
+    Of `brief` work, which is mostly over at once, nothing is said before it has taken a while.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Track(what, total, done, None)
+        yield Track(what, total, done, None, brief)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -57,7 +60,7 @@ def track(what: str, total: int, done: int = 0) -> Iterator[Track]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}", markup=False),  # an error's brackets are brackets
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, transient=brief) as bar:
         yield Track(what, total, done, bar)
 
 

@@ -238,3 +238,16 @@ def test_reading_a_store_never_makes_one(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
         Store("sqlite:///nas.db", create=False)
+
+
+def test_of_brief_work_nothing_is_said_unless_it_takes_a_while(capsys, monkeypatch):
+    with track("reading", 3, brief=True) as shown:
+        for number in (1, 2, 3):
+            shown.to(number)
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr("nas.progress.EVERY", 0.0)
+    with track("reading", 3, brief=True) as shown:
+        for number in (1, 2, 3):
+            shown.to(number, "files")
+    assert capsys.readouterr().err.count("reading") == 3

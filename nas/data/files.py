@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -76,7 +75,7 @@ def _download(url: str, md5: str, path: Path) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with urlopen(url, timeout=TIMEOUT_S) as response, part.open("wb") as file:
-            shutil.copyfileobj(response, file)
+            _copy(response, file, path.name)
             file.flush()
             os.fsync(file.fileno())
         if (found := checksum(part)) != md5:
@@ -84,3 +83,14 @@ def _download(url: str, md5: str, path: Path) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _copy(response, file, name: str) -> None:
+    """Copy what is downloaded, and show how far it is."""
+    from nas.progress import track
+
+    size = int(response.headers.get("Content-Length") or 0)
+    with track(f"downloading {name}, MB", max(size >> 20, 1), brief=True) as shown:
+        while block := response.read(1 << 20):
+            file.write(block)
+            shown.to(file.tell() >> 20)

@@ -54,8 +54,13 @@ def in_threads(
         except damage as error:
             raise ValueError(f"{path} cannot be decoded ({error}); repair or remove it") from error
 
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        yield from pool.map(named, paths)
+    from nas.progress import track
+
+    workers = min(os.cpu_count() or 1, 16)
+    with ThreadPoolExecutor(workers) as pool, track("reading files", len(paths), brief=True) as shown:
+        for number, result in enumerate(pool.map(named, paths), start=1):
+            yield result
+            shown.to(number)
 
 
 def _find(folder: Path, classes: Sequence[str], noun: str, endings: Sequence[str]) -> Labelled:
