@@ -526,7 +526,7 @@ def refused(path: Path, message: str, settings: Training, supernet: Supernet | N
 def test_a_checkpoint_cut_in_half_is_refused_and_left_as_it_was(begun):
     begun.write_bytes(begun.read_bytes()[: begun.stat().st_size // 2])
 
-    refused(begun, "is damaged .*; nothing was overwritten: restore it, or delete it", recipe(14))
+    refused(begun, "is damaged .*; nothing was overwritten: restore it, or start over", recipe(14))
 
 
 @pytest.mark.parametrize(
