@@ -143,7 +143,11 @@ def cost_in_words(entry: Entry) -> tuple[str, str, str]:
     if (one := entry.measured) is None:
         return "", "", ""
     rate = one.picoseconds_per_mac
-    return one.choice or "–", f"{round(1000 * one.milliseconds, 1) + 0.0:.1f}", "–" if rate is None else f"{rate:.0f}"
+    return (
+        one.choice or "–",
+        f"{round(1000 * one.milliseconds, 1) + 0.0:.1f}",
+        "–" if rate is None else f"{rate:.0f}",
+    )
 
 
 def as_json(found: Sequence[Entry]) -> list[dict[str, Any]]:
