@@ -24,8 +24,9 @@ def network(architecture: Architecture | CellArchitecture, space: SearchSpace | 
     scaled = "" if architecture.resolution == space.image_shape[1] else f" scaled from {whole}"
     rows = [_end("input", _size(channels, sides), f"{noun}s{scaled}")]
     sides = _halved(sides, space.stem.stride)
-    kernel = "×".join([str(space.stem.kernel_size)] * space.dims)
-    rows.append(_end("stem", _size(space.stem.width, sides), f"{kernel} convolution"))
+    size = space.stem.kernel_size
+    kernel = f"{size}×{size} convolution" if space.dims == 2 else f"convolution, kernel {size}"
+    rows.append(_end("stem", _size(space.stem.width, sides), kernel))
     rows += _cells(architecture, space, sides) if stacked else _stages(architecture, space, sides)
     one = "×".join("1" * space.dims)
     head = f"{one} convolution to {space.head_width} channels, " if not stacked and space.head_width else ""

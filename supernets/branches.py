@@ -1,12 +1,25 @@
-"""Branches on one input whose outputs are added, as exported networks have them."""
+"""Layers side by side, as exported networks have them: on channels of their own, or on one input and added."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from supernets.merging import enlarged, fold
 from supernets.slicing import same_padding
 from supernets.spatial import convolution
+
+
+class SideBySide(nn.Module):
+    """Layers on so many channels each, their outputs concatenated."""
+
+    def __init__(self, sizes: list[int], layers: list[nn.Module]):
+        super().__init__()
+        self.sizes, self.layers = sizes, nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.split(x, self.sizes, dim=1)
+        return torch.cat([layer(parts[number]) for number, layer in enumerate(self.layers)], dim=1)
 
 
 class Summed(nn.Module):

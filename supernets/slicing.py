@@ -25,6 +25,12 @@ def same_padding(kernel_size: int, dilation: int = 1) -> int:
     return dilation * (kernel_size // 2)
 
 
+def equal(channels: int, groups: int) -> list[int]:
+    """Equal shares of the channels, the remainder to the first; with few channels some are 0."""
+    share = channels // groups
+    return [channels - share * (groups - 1)] + [share] * (groups - 1)
+
+
 def copied(module: nn.Module, **tensors: Tensor | None) -> nn.Module:
     """The module with copies of the given tensors as its parameters and buffers."""
     with torch.no_grad():

@@ -57,6 +57,22 @@ def convolution(
     return copied(made, weight=weight, bias=bias)
 
 
+def every(stride: int, dims: int = 2) -> tuple:
+    """The index of every stride-th pixel or sample."""
+    return (..., *[slice(None, None, stride)] * dims)
+
+
+class Subsample(nn.Module):
+    """What an index of `every` keeps."""
+
+    def __init__(self, kept: tuple):
+        super().__init__()
+        self.kept = kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[self.kept]
+
+
 def mean(x: Tensor, keepdim: bool = False) -> Tensor:
     """Over all places: (N, C, ...) to (N, C)."""
     return x.mean(tuple(range(2, x.ndim)), keepdim=keepdim)

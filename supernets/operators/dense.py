@@ -14,7 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from supernets.slicing import center, same_padding
+from supernets.branches import SideBySide
+from supernets.slicing import center, equal, same_padding
 from supernets.spatial import conv, convolution
 
 
@@ -44,7 +45,7 @@ class Operator(nn.Module):
     def kernels(self, channels: int, kernel_size: int, groups: int) -> list[Tensor]:
         """The (c, c, k, k) or (c, c, k) weight of each group."""
         weight, kernels, end = center(self.weight, kernel_size), [], 0
-        for size in group_sizes(channels, groups):
+        for size in filter(None, equal(channels, groups)):  # with too few channels the first alone is there
             start, end = end, end + size
             kernels.append(weight[start:end, start:end])
         return kernels
@@ -66,26 +67,10 @@ class Operator(nn.Module):
         kernels, padding = self.kernels(channels, kernel_size, groups), same_padding(kernel_size, dilation)
         if is_equal(kernels):
             return convolution(torch.cat(kernels), self.stride, padding, dilation, len(kernels))
-        return Groups([convolution(kernel, self.stride, padding, dilation) for kernel in kernels])
-
-
-class Groups(nn.Module):
-    """Convolutions side by side, each on its own channels."""
-
-    def __init__(self, convolutions: list[nn.Module]):
-        super().__init__()
-        self.convolutions = nn.ModuleList(convolutions)
-        self.sizes = [convolution.in_channels for convolution in convolutions]
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, self.sizes, dim=1)
-        return torch.cat([one(parts[number]) for number, one in enumerate(self.convolutions)], dim=1)
-
-
-def group_sizes(channels: int, groups: int) -> list[int]:
-    """Equal shares of the channels, the remainder to the first, which alone is there if they are too few."""
-    share = channels // groups
-    return [channels - share * (groups - 1)] + [share] * (groups - 1 if share else 0)
+        return SideBySide(
+            [len(kernel) for kernel in kernels],
+            [convolution(kernel, self.stride, padding, dilation) for kernel in kernels],
+        )
 
 
 def is_equal(kernels: list[Tensor]) -> bool:

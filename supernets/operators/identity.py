@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from supernets.spatial import Subsample, every
+
 
 class Operator(nn.Module):
     paper = "textbook"
@@ -17,21 +19,10 @@ class Operator(nn.Module):
     def __init__(self, channels: int, stride: int, dims: int = 2):
         super().__init__()
         self.stride = stride
-        self.kept = (..., *[slice(None, None, stride)] * dims)
+        self.kept = every(stride, dims)
 
     def forward(self, x: Tensor) -> Tensor:
         return x[self.kept]
 
     def export(self, channels: int) -> nn.Module:
         return nn.Identity() if self.stride == 1 else Subsample(self.kept)
-
-
-class Subsample(nn.Module):
-    """Every stride-th pixel or sample."""
-
-    def __init__(self, kept: tuple):
-        super().__init__()
-        self.kept = kept
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[self.kept]

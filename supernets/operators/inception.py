@@ -14,9 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from supernets.branches import SideBySide
 from supernets.elastic import add_identity
 from supernets.slicing import center, same_padding
-from supernets.spatial import conv, convolution
+from supernets.spatial import Subsample, conv, convolution, every
 
 
 class Operator(nn.Module):
@@ -28,7 +29,7 @@ class Operator(nn.Module):
 
     def __init__(self, channels: int, stride: int, band: tuple[int, ...], ratio: tuple[float, ...]):
         super().__init__()
-        self.stride = stride
+        self.stride, self.kept = stride, every(stride)
         _, most, _, _ = split(channels, max(ratio))
         self.square = nn.Parameter(torch.empty(most, 1, 3, 3))
         self.row = nn.Parameter(torch.empty(most, 1, max(band)))
@@ -56,7 +57,7 @@ class Operator(nn.Module):
         parts = x.split([size for size, _ in kernels], dim=1)
         return torch.cat(
             [
-                part[:, :, :: self.stride, :: self.stride]
+                part[self.kept]
                 if weight is None
                 else conv(part, weight, self.stride, padding(weight), groups=len(weight))
                 for part, (_, weight) in zip(parts, kernels, strict=True)
@@ -66,36 +67,15 @@ class Operator(nn.Module):
 
     def export(self, channels: int, band: int, ratio: float) -> nn.Module:
         kernels = self.kernels(channels, band, ratio)
-        return Inception(
+        return SideBySide(
             [size for size, _ in kernels],
             [
-                Subsampled(self.stride)
+                Subsample(self.kept)
                 if weight is None
                 else convolution(weight, self.stride, padding(weight), groups=size)
                 for size, weight in kernels
             ],
         )
-
-
-class Inception(nn.Module):
-    """Layers side by side, each on its own channels."""
-
-    def __init__(self, sizes: list[int], layers: list[nn.Module]):
-        super().__init__()
-        self.sizes, self.layers = sizes, nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, self.sizes, dim=1)
-        return torch.cat([layer(parts[number]) for number, layer in enumerate(self.layers)], dim=1)
-
-
-class Subsampled(nn.Module):
-    def __init__(self, stride: int):
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, :: self.stride, :: self.stride]
 
 
 def split(channels: int, ratio: float) -> list[int]:

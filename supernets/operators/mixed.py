@@ -16,8 +16,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from supernets.branches import SideBySide
 from supernets.merging import enlarged
-from supernets.slicing import center, same_padding
+from supernets.slicing import center, equal, same_padding
 from supernets.spatial import conv, convolution
 
 
@@ -66,35 +67,19 @@ class Operator(nn.Module):
             convolution(weight, self.stride, same_padding(kernel_size), groups=len(weight))
             for kernel_size, weight in self.kernels_of(channels, kernels, split)
         ]
-        return Mixed(groups) if len(groups) > 1 else groups[0]
+        sizes = [one.in_channels for one in groups]
+        return Mixed(sizes, groups) if len(groups) > 1 else groups[0]
 
 
-class Mixed(nn.Module):
+class Mixed(SideBySide):
     """Depthwise convolutions side by side, each on its own channels."""
-
-    def __init__(self, convolutions: list[nn.Module]):
-        super().__init__()
-        self.convolutions = nn.ModuleList(convolutions)
-        self.sizes = [convolution.in_channels for convolution in convolutions]
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, self.sizes, dim=1)
-        return torch.cat(
-            [convolution(parts[number]) for number, convolution in enumerate(self.convolutions)], dim=1
-        )
 
     def embed(self) -> nn.Module:
         """One convolution of the largest size that computes the same."""
-        kernel_size = max(one.kernel_size[0] for one in self.convolutions)
-        weight = torch.cat([enlarged(one.weight, kernel_size) for one in self.convolutions])
-        stride = self.convolutions[0].stride
+        kernel_size = max(one.kernel_size[0] for one in self.layers)
+        weight = torch.cat([enlarged(one.weight, kernel_size) for one in self.layers])
+        stride = self.layers[0].stride
         return convolution(weight, stride, same_padding(kernel_size), groups=len(weight))
-
-
-def equal(channels: int, groups: int) -> list[int]:
-    """Equal shares of the channels, the remainder to the first; with few channels some are 0."""
-    share = channels // groups
-    return [channels - share * (groups - 1)] + [share] * (groups - 1)
 
 
 def exponential(channels: int, groups: int) -> list[int]:
