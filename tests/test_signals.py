@@ -595,7 +595,7 @@ def test_the_dashboard_draws_signals_by_their_length(finished, monkeypatch):
 
     assert f"'1 × {length}'" in text and f"'12 × {length}'" in text
     assert f"'{architecture.stages[1].width} × {length // 2}'" in text
-    assert "5 convolution" in text and "average over the signal" in text and "×5" not in text
+    assert "convolution, kernel 5" in text and "average over the signal" in text and "×5" not in text
     shown = hover(run, candidate)
     assert f"<br>{length} samples<br>" in shown and "measured on validation signals" in shown
 
