@@ -181,7 +181,7 @@ def training_parts(
     import torch
 
     from nas.data.batches import Batches, normalize
-    from supernets.cost import cost_table
+    from supernets.cost import Costs, cost_table
     from supernets.samplers import make_sampler
     from supernets.spatial import channels_last
     from supernets.supernet import make_supernet
@@ -202,7 +202,7 @@ def training_parts(
     )
     steps = settings.steps(batches.steps_per_epoch(ranks))
     supernet = channels_last(make_supernet(space, settings.seed).to(device))
-    sampler = make_sampler(settings.sampler, space, cost_table(space), steps)
+    sampler = make_sampler(settings.sampler, space, Costs(cost_table(space)), steps)
 
     def probe_batch(number: int):
         """The same validation images whenever that number is asked for."""

@@ -8,7 +8,8 @@ block; what the repeated ones amount to is then taken off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -60,6 +61,31 @@ class _FlopCounter(TorchDispatchMode):
         if formula := flop_registry.get(func._overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=out)
         return out
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Every cost of an architecture that samplers can go by, each by its name.
+
+    `table` is the space's cost table; `latency_ms` predicts the latency of encoded architectures,
+    (n, decisions) to (n,) milliseconds, where somebody measured enough to predict it.
+    """
+
+    table: CostTable
+    latency_ms: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def of(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
+        """A cost as a function of encoded architectures, (n, decisions) to (n,) floats.
+
+        Raises:
+            ValueError: the latency is asked for and nobody can predict it.
+        """
+        if name == "latency_ms":
+            if self.latency_ms is None:
+                raise ValueError("there is no prediction of latency_ms here; allowed: " + ", ".join(COSTS))
+            return self.latency_ms
+        column = COSTS.index(name)
+        return lambda vectors: self.table(vectors)[:, column].astype(float)
 
 
 def cost_table(space: SearchSpace | CellSpace):

@@ -159,7 +159,9 @@ class _Loop:
             group["lr"] = self.rate() * group["factor"]
         # None, not zero: what was not trained must get no momentum and no decay
         self.optimizer.zero_grad(set_to_none=True)
-        plan = self.sampler.plan(self.step, self.random("plan"))
+        plan = self.sampler.plan(
+            self.step, self.random("plan"), lambda one: self.validation_loss(one, images, labels)
+        )
         for module in self.scheduled:
             module.schedule(self.step / self.steps, self.random("schedule").getrandbits(63))
         loss = self.backward(plan, images, labels)

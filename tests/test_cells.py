@@ -31,7 +31,7 @@ from search_spaces.cells import COMBINERS, INPUTS, KINDS, OPERATORS, CellBlock, 
 from search_spaces.strict import parse_yaml
 from supernets.calibration import recalibrate
 from supernets.cells import CellSupernet, DropPath, identity_convolution, make_path
-from supernets.cost import cost_table, count
+from supernets.cost import Costs, cost_table, count
 from supernets.recipe import Training
 from supernets.samplers import make_sampler
 from supernets.supernet import make_supernet
@@ -557,7 +557,9 @@ def trained(path, drop_path: float, stop_at: int | None = None) -> dict[str, tor
         supernet = CellSupernet(space)
         seen = []
         watcher = Watcher(stop=lambda seen=seen, stop=stop: seen.append(0) or len(seen) == stop)
-        sampler = make_sampler({"name": "shift", "every": 2, "warmup": 0.0}, space, cost_table(space), 12)
+        sampler = make_sampler(
+            {"name": "shift", "every": 2, "warmup": 0.0}, space, Costs(cost_table(space)), 12
+        )
         train(supernet, Digits(), lambda number: Digits()(number), sampler, settings, path, watcher)
     return supernet.state_dict()
 

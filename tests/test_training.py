@@ -26,7 +26,7 @@ from nas.data.batches import Batches, normalize
 from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
-from supernets.cost import CostTable
+from supernets.cost import Costs, CostTable
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers import SAMPLERS, check_sampler, make_sampler
@@ -107,7 +107,7 @@ class Heard(Watcher):
 
 @cache
 def first_made(name: str, settings: str, steps: int) -> tuple[Sampler, str]:
-    sampler = make_sampler({"name": name, **json.loads(settings)}, space_of(), costs_of(), steps)
+    sampler = make_sampler({"name": name, **json.loads(settings)}, space_of(), Costs(costs_of()), steps)
     return sampler, json.dumps(sampler.state_dict())
 
 
@@ -278,7 +278,7 @@ class Listed:
 
     architectures: list[Architecture]
 
-    def plan(self, step: int, random: Random) -> Plan:
+    def plan(self, step: int, random: Random, look) -> Plan:
         return Plan((self.architectures[min(step, len(self.architectures) - 1)],))
 
     def update(self, step, random, probe) -> None: ...

@@ -8,7 +8,7 @@ from typing import Any
 
 from search_spaces import SearchSpace
 from search_spaces.strict import check_keys, unknown
-from supernets.cost import CostTable
+from supernets.cost import Costs
 from supernets.samplers.plan import Sampler
 from supernets.samplers.sandwich import Sandwich
 from supernets.samplers.shift import Shift
@@ -33,7 +33,7 @@ def check_sampler(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
-def make_sampler(given: str | Mapping[str, Any], space: SearchSpace, costs: CostTable, steps: int) -> Sampler:
+def make_sampler(given: str | Mapping[str, Any], space: SearchSpace, costs: Costs, steps: int) -> Sampler:
     """The sampler that a `training.sampler` names, for so many steps."""
     name, settings = check_sampler(given)
     return SAMPLERS[name](space, costs, steps, **settings)

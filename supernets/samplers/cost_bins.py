@@ -10,13 +10,13 @@ one architecture to the next, since a uniform pool has nothing at the ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 
 from search_spaces import Architecture, SearchSpace
-from supernets.cost import CostTable
 
 POOL = 20_000
 TILT = 4.0  # the strongest bias: the last option is e^4 times as likely as the first, or the reverse
@@ -25,57 +25,64 @@ TRIES = 64  # drawn together; the first in the bin is taken, the nearest if none
 
 @dataclass(frozen=True)
 class CostBins:
-    """Bins of equal width in MACs that hold enough architectures to be worth a bin.
+    """Bins of equal width in a cost that hold enough architectures to be worth a bin.
 
-    `edges` are the (K + 1,) limits; `marginals[k, d]` the cumulative probabilities of decision d's options
-    in bin k, (K, D, O), 1 from the last option on.
+    `cost` gives the costs of encoded architectures, (n, decisions) to (n,). `edges` are the (K + 1,) limits;
+    `marginals[k, d]` the cumulative probabilities of decision d's options in bin k, (K, D, O), 1 from the
+    last option on.
     """
 
     space: SearchSpace
-    costs: CostTable
+    cost: Callable[[np.ndarray], np.ndarray]
     edges: np.ndarray
     marginals: np.ndarray
 
     def __len__(self) -> int:
         return len(self.edges) - 1
 
-    def macs(self, vectors: np.ndarray) -> np.ndarray:
-        return self.costs(vectors)[:, 0]
-
-    def bin_of(self, macs: np.ndarray) -> np.ndarray:
+    def bin_of(self, costs: np.ndarray) -> np.ndarray:
         """The bin of each cost, (n,); the ends belong to the outer bins."""
-        return np.clip(np.searchsorted(self.edges, macs, side="right") - 1, 0, len(self) - 1)
+        return np.clip(np.searchsorted(self.edges, costs, side="right") - 1, 0, len(self) - 1)
 
     def sample(self, number: int, random: Random) -> Architecture:
         """An architecture whose cost lies in bin `number`; after TRIES failures the nearest one drawn."""
         generator = np.random.default_rng(random.getrandbits(64))
         dice = generator.random((TRIES, len(self.space.decisions), 1))
         vectors = 1 + (dice >= self.marginals[number]).sum(axis=2)
-        macs = self.macs(vectors)
+        costs = self.cost(vectors)
         low, high = self.edges[number], self.edges[number + 1]
-        distance = np.maximum(np.maximum(low - macs, macs - high), 0)
+        distance = np.maximum(np.maximum(low - costs, costs - high), 0)
         return self.space.decode(vectors[int(np.argmin(distance))].tolist())
 
 
-def cost_bins(space: SearchSpace, costs: CostTable, bins: int, least: int = 50, seed: int = 0) -> CostBins:
-    """Bins between the cheapest and the dearest architecture.
+def cost_bins(
+    space: SearchSpace,
+    cost: Callable[[np.ndarray], np.ndarray],
+    bins: int,
+    ends: Sequence[Architecture] = (),
+    least: int = 50,
+    seed: int = 0,
+) -> CostBins:
+    """Bins between the cheapest and the dearest architecture, `ends` among them.
 
     A bin in which the pool has fewer than `least` different architectures is merged with its cheaper
     neighbour (the first with its dearer one).
     """
     generator = np.random.default_rng(seed)
-    vectors = _pool(space, costs, generator)
-    macs = costs(vectors)[:, 0].astype(float)
-    low, high = costs.of([costs.smallest, costs.largest])[:, 0].astype(float)
-    edges = np.linspace(min(low, macs.min()), max(high, macs.max()), bins + 1)
-    counts = np.histogram(macs, edges)[0]
-    edges = _merged(edges, counts, min(least, max(1, len(macs) // bins)))
-    inside = np.clip(np.searchsorted(edges, macs, side="right") - 1, 0, len(edges) - 2)
+    vectors = _pool(space, cost, generator)
+    costs = cost(vectors)
+    known = np.concatenate([costs, *(cost(np.array([space.encode(end)])) for end in ends)])
+    edges = np.linspace(known.min(), known.max(), bins + 1)
+    counts = np.histogram(costs, edges)[0]
+    edges = _merged(edges, counts, min(least, max(1, len(costs) // bins)))
+    inside = np.clip(np.searchsorted(edges, costs, side="right") - 1, 0, len(edges) - 2)
     marginals = np.stack([_marginals(space, vectors[inside == number]) for number in range(len(edges) - 1)])
-    return CostBins(space, costs, edges, marginals)
+    return CostBins(space, cost, edges, marginals)
 
 
-def _pool(space: SearchSpace, costs: CostTable, generator: np.random.Generator) -> np.ndarray:
+def _pool(
+    space: SearchSpace, cost: Callable[[np.ndarray], np.ndarray], generator: np.random.Generator
+) -> np.ndarray:
     """(n, decisions) different canonical vectors of all costs.
 
     Whether more of an option means more cost is read off a uniform sample, decision by decision.
@@ -84,12 +91,12 @@ def _pool(space: SearchSpace, costs: CostTable, generator: np.random.Generator) 
     if not decisions:
         return np.zeros((1, 0), np.int64)
     uniform = np.stack([generator.integers(1, len(d.options) + 1, POOL // 4) for d in decisions], axis=1)
-    macs = costs(uniform)[:, 0].astype(float)
+    costs = cost(uniform)
     tilt = generator.uniform(-TILT, TILT, (POOL, 1))
     columns = []
     for place, decision in enumerate(decisions):
         options = len(decision.options)
-        mean = np.array([macs[uniform[:, place] == option].mean() for option in range(1, options + 1)])
+        mean = np.array([costs[uniform[:, place] == option].mean() for option in range(1, options + 1)])
         rank = np.argsort(np.argsort(mean)) / max(options - 1, 1)
         logits = tilt * rank + generator.gumbel(size=(POOL, options))
         columns.append(1 + logits.argmax(axis=1))

@@ -42,8 +42,13 @@ def check_setting(name: str, value: object, low: float, high: float, whole: bool
         )
 
 
+Look = Callable[
+    [Architecture], float
+]  # the loss of an architecture on the step's own images, by their labels
+
+
 class Sampler(Protocol):
-    """Made as `Sampler(space, costs, steps, **settings)` with `costs` a `supernets.cost.CostTable`.
+    """Made as `Sampler(space, costs, steps, **settings)` with `costs` a `supernets.cost.Costs`.
 
     Randomness comes with each call, from the seed, the step and the rank, so only what a sampler learns
     is its state.
@@ -53,8 +58,8 @@ class Sampler(Protocol):
     def check(**settings: Any) -> None:
         """Raise ValueError for a setting's value that is not allowed, before anything is made."""
 
-    def plan(self, step: int, random: Random) -> Plan:
-        """What to train in this step."""
+    def plan(self, step: int, random: Random, look: Look) -> Plan:
+        """What to train in this step. Each `look` costs a forward pass, so few samplers take one."""
 
     def update(self, step: int, random: Random, probe: Probe) -> None:
         """Called after every step; learn from the supernet as it is now."""

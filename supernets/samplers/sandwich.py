@@ -12,8 +12,8 @@ from random import Random
 from typing import Any
 
 from search_spaces import SearchSpace
-from supernets.cost import CostTable
-from supernets.samplers.plan import Plan, Probe, check_setting
+from supernets.cost import Costs
+from supernets.samplers.plan import Look, Plan, Probe, check_setting
 
 
 class Sandwich:
@@ -22,17 +22,17 @@ class Sandwich:
         randoms: how many random architectures a step trains beside the two extremes.
     """
 
-    def __init__(self, space: SearchSpace, costs: CostTable, steps: int, randoms: int = 2):
+    def __init__(self, space: SearchSpace, costs: Costs, steps: int, randoms: int = 2):
         self.check(randoms)
         self.space = space
         self.randoms = randoms
-        self.largest, self.smallest = costs.largest, costs.smallest
+        self.largest, self.smallest = costs.table.largest, costs.table.smallest
 
     @staticmethod
     def check(randoms: int = 2) -> None:
         check_setting("randoms", randoms, 0, 1000, whole=True)
 
-    def plan(self, step: int, random: Random) -> Plan:
+    def plan(self, step: int, random: Random, look: Look) -> Plan:
         drawn = [self.space.sample(random) for _ in range(self.randoms)]
         return Plan((self.largest, self.smallest, *drawn), distil=True)
 

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from search_spaces import Architecture, SearchSpace, architecture_from_json
-from supernets.cost import CostTable
+from supernets.cost import Costs
 from supernets.samplers.cost_bins import cost_bins
-from supernets.samplers.plan import Plan, Probe, check_setting
+from supernets.samplers.plan import Look, Plan, Probe, check_setting
 
 LIMITS = {
     "bins": (1, 1000),
@@ -52,7 +52,7 @@ class Shift:
     def __init__(
         self,
         space: SearchSpace,
-        costs: CostTable,
+        costs: Costs,
         steps: int,
         bins: int = 8,
         warmup: float = 0.4,
@@ -63,7 +63,7 @@ class Shift:
     ):
         self.check(bins=bins, warmup=warmup, every=every, rate=rate, floor=floor, clamp=clamp)
         self.warmup, self.every, self.rate, self.floor, self.clamp = warmup * steps, every, rate, floor, clamp
-        self.bins = cost_bins(space, costs, bins)
+        self.bins = cost_bins(space, costs.of("macs"), bins, (costs.table.smallest, costs.table.largest))
         self.logits = np.zeros(len(self.bins))
         self.moments = np.zeros((2, len(self.bins)))  # Adam's
         self.updates = 0
@@ -82,7 +82,7 @@ class Shift:
         weights = np.exp(self.logits - self.logits.max())
         return self.floor / len(self.bins) + (1 - self.floor) * weights / weights.sum()
 
-    def plan(self, step: int, random: Random) -> Plan:
+    def plan(self, step: int, random: Random, look: Look) -> Plan:
         [number] = random.choices(range(len(self.bins)), self.probabilities)
         self.visits[number] += 1
         return Plan((self.bins.sample(number, random),))

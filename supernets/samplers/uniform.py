@@ -11,19 +11,19 @@ from random import Random
 from typing import Any
 
 from search_spaces import SearchSpace
-from supernets.cost import CostTable
-from supernets.samplers.plan import Plan, Probe
+from supernets.cost import Costs
+from supernets.samplers.plan import Look, Plan, Probe
 
 
 class Uniform:
-    def __init__(self, space: SearchSpace, costs: CostTable, steps: int):
+    def __init__(self, space: SearchSpace, costs: Costs, steps: int):
         self.space = space
 
     @staticmethod
     def check() -> None:
         """It has no settings."""
 
-    def plan(self, step: int, random: Random) -> Plan:
+    def plan(self, step: int, random: Random, look: Look) -> Plan:
         return Plan((self.space.sample(random),))
 
     def update(self, step: int, random: Random, probe: Probe) -> None:
