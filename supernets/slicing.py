@@ -1,5 +1,5 @@
 """How a small weight is cut from a large one, and copied. Every slice is a view, so gradients reach the
-large weight."""
+large weight; a whole weight is given as it is, since every slice costs a training step some microseconds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 def center(weight: Tensor, kernel_size: int) -> Tensor:
     """The middle of an (O, I, K) or (O, I, K, K) weight, kernel_size along each dimension of space
     (once-for-all, Cai et al., ICLR 2020)."""
+    if weight.shape[-1] == kernel_size:
+        return weight
     start = (weight.shape[-1] - kernel_size) // 2
     middle = slice(start, start + kernel_size)
     return weight[(..., *[middle] * (weight.ndim - 2))]
@@ -17,7 +19,12 @@ def center(weight: Tensor, kernel_size: int) -> Tensor:
 
 def leading(weight: Tensor, out_channels: int, in_channels: int) -> Tensor:
     """The first channels of an (O, I, ...) weight: narrow networks are nested in wide ones."""
-    return weight[:out_channels, :in_channels]
+    return weight if weight.shape[:2] == (out_channels, in_channels) else weight[:out_channels, :in_channels]
+
+
+def first(values: Tensor, count: int) -> Tensor:
+    """The first of (C, ...) values."""
+    return values if len(values) == count else values[:count]
 
 
 def same_padding(kernel_size: int, dilation: int = 1) -> int:

@@ -4,18 +4,26 @@ layers, and what is learned in ways of their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supernets.cost import macs
-from supernets.merging import embedded, merged
+from nas.cli import main
+from nas.export.checkpoint import load_subnet
+from nas.storage.store import Store
+from search_spaces import architecture_from_json, space_from_json
+from supernets.cost import COSTS, CostTable, count, macs
+from supernets.merging import embedded, merged, trimmed
 from supernets.operators import OPERATORS, make_operator
 from supernets.operators.dilated_learned import shared
+from supernets.operators.flex import WIDTH
 from supernets.operators.large_small import gathered
+from tests.conftest import write_experiment
 
 
 def made(name: str, channels: int, stride: int = 1, dims: int = 2, seed: int = 0, **settings):
@@ -245,17 +253,25 @@ def test_a_conditional_convolution_costs_one_convolution_for_each_expert():
 # -- flex --------------------------------------------------------------------------------------
 
 
-def test_the_mask_falls_below_a_tenth_at_the_formulas_boundary():
-    operator = made("flex", 3, dims=1)
+def flexible(channels: int, center: Sequence[float] = (0, 0), width: Sequence[float] = (0.2, 0.2)):
+    """With a mask of this centre and width, in halves of the largest kernel: 6 pixels."""
+    operator = made("flex", channels, dims=len(center))
     with torch.no_grad():
-        operator.center.fill_(-0.25)
-        operator.width.fill_(0.15)
-    far = 0.15 * (-2 * torch.tensor(0.1).log()).sqrt()
+        operator.center.copy_(torch.tensor(center))
+        operator.width.copy_(torch.tensor(width))
+    return operator
 
-    at = operator.mask(-0.25 + far * torch.tensor([[-1.01], [-0.99], [0.0], [0.99], [1.01]]))
 
-    assert (at < 0.1).tolist() == [True, False, False, False, True] and at[2] == 1
-    assert far / 0.15 == pytest.approx(2.146, abs=1e-4)
+def test_the_mask_is_a_tenth_at_the_formulas_boundary_and_ends_a_pixel_further():
+    operator, far, pixel = flexible(3, [-0.25], [0.15]), 0.15 * 2.146, 1 / 6
+    places = torch.tensor([-far - 1.01 * pixel, -far - 0.99 * pixel, -1.01 * far, -0.99 * far])
+
+    beyond, within, below, above = operator.mask(-0.25 + places.unsqueeze(1)).tolist()
+
+    assert beyond == 0 < within < below < 0.1 < above
+    torch.testing.assert_close(
+        operator.mask(-0.25 - places.unsqueeze(1))[1:], torch.tensor([within, below, above])
+    )
 
 
 @pytest.mark.parametrize("max_size", [9, 13])
@@ -268,40 +284,60 @@ def test_a_flexible_convolution_is_frozen_into_a_plain_one(max_size):
     torch.testing.assert_close(exported(x), operator(x, max_size), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("max_size", [9, 13])
+@pytest.mark.parametrize(
+    ("center", "width"), [((0, 0), (0.1, 0.3)), ((-0.3, 0.1), (0.05, 0.2)), ((0, 0.4), (2.0, 0.01))], ids=str
+)
+def test_deployed_it_has_the_size_of_its_mask(center, width, max_size, stride):
+    operator, x = flexible(3, center, width), images(2, 3, 17, 12)
+    operator.stride = stride
+
+    plain = trimmed(operator.export(3, max_size))
+
+    reaches = [6 * (abs(c) + 2.146 * max(w, 0.25 / 6)) + 1 for c, w in zip(center, width, strict=True)]
+    assert plain.kernel_size == tuple(min(max_size, 2 * int(reach) + 1) for reach in reaches)
+    assert plain.kernel_size != (max_size, max_size)
+    torch.testing.assert_close(plain(x), operator(x, max_size), rtol=0, atol=1e-6)
+
+
 def test_a_small_flexible_kernel_is_the_middle_of_a_large_one():
-    operator = made("flex", 3)
-    with torch.no_grad():
-        operator.width.fill_(0.4)
+    operator = flexible(3, width=(0.4, 0.4))
 
     torch.testing.assert_close(operator.kernel(3, 9), operator.kernel(3, 13)[..., 2:11, 2:11])
 
 
-def test_a_flexible_kernel_starts_small_and_with_the_usual_norm():
-    kernel = made("flex", 3).kernel(3, 13)
+@pytest.mark.parametrize("offered", [(9,), (13,), (9, 13)])
+def test_a_flexible_kernel_starts_with_five_taps_and_the_usual_norm(offered):
+    operator = made("flex", 3, max_size=offered)
 
-    energy = kernel.square()
-    torch.testing.assert_close(energy.sum((1, 2, 3)), torch.full((3,), 2.0))
-    assert (energy[..., 3:10, 3:10].sum((1, 2, 3)) > 0.99 * 2).all()
+    kernel = trimmed(operator.export(3, max(offered))).weight
+
+    assert kernel.shape == (3, 1, 5, 5)
+    torch.testing.assert_close(kernel.square().sum((1, 2, 3)), torch.full((3,), 2.0))
 
 
-def test_the_mask_has_the_gradient_of_finite_differences():
-    operator, x = made("flex", 2).double(), images(2, 2, 8, 7).double()
+def test_the_mask_has_the_gradient_that_it_would_have_uncut():
+    operator = flexible(2, width=(0.1, 0.15)).double()
+    places = torch.cartesian_prod(*[torch.arange(-6.0, 7).double() / 6] * 2)
 
-    def output(center: Tensor, width: Tensor) -> Tensor:
-        return torch.func.functional_call(operator, {"center": center, "width": width}, (x, 9))
+    def whole(center: Tensor, width: Tensor) -> Tensor:
+        return torch.exp(-(((places - center) / width) ** 2).sum(1) / 2)
 
-    inputs = tuple(one.detach().requires_grad_() for one in (operator.center, operator.width))
-    assert torch.autograd.gradcheck(output, inputs, eps=1e-6, atol=1e-5, rtol=1e-5)
-    output(*inputs).square().sum().backward()
-    assert all(one.grad.abs().min() > 1e-3 for one in inputs)
+    parameters = (operator.center, operator.width)
+    cut, uncut = operator.mask(places), whole(*parameters)
+    weights = images(len(places)).double()
+
+    found, expected = (torch.autograd.grad((one * weights).sum(), parameters) for one in (cut, uncut))
+
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(cut[cut > 0], uncut[cut > 0])
+    assert (cut == 0).sum() > 100
 
 
 def test_the_mask_never_leaves_nothing_of_a_kernel():
-    operator = made("flex", 3)
     for center, width in [(-3.0, -1.0), (0.25, 0.0), (9.0, 1e-9)]:
-        with torch.no_grad():
-            operator.center.fill_(center)
-            operator.width.fill_(width)
+        operator = flexible(3, [center] * 2, [width] * 2)
         before = operator.kernel(3, 9)
         with torch.no_grad():
             operator.constrain()
@@ -310,27 +346,68 @@ def test_the_mask_never_leaves_nothing_of_a_kernel():
         torch.testing.assert_close(operator.kernel(3, 9), before)
 
 
-def test_the_mask_grows_as_far_as_the_task_needs():
-    widths = [learned_width(far) for far in (1, 3, 6)]
+@pytest.mark.parametrize("needed", [(3, 3), (7, 7), (3, 13)], ids=str)
+def test_a_kernel_grows_as_far_as_the_task_needs_and_no_further(needed):
+    operator, error = learned_to_sum(*needed)
 
-    assert widths[0] < 0.19 < 0.2 < widths[1] < 0.25 < widths[2]
+    sizes = trimmed(operator.export(1, 13)).kernel_size
+
+    assert error < 0.02
+    assert all(need <= size <= need + 4 for need, size in zip(needed, sizes, strict=True)), sizes
+    if needed == (3, 3):  # it starts at 5×5
+        assert sizes == (5, 5) and operator.width.max() < WIDTH
 
 
-def learned_width(far: int) -> float:
-    """Of the mask of a kernel that learned the sum of all samples up to so far away; it starts at 0.2."""
-    operator = made("flex", 1, dims=1)
+def learned_to_sum(rows: int, columns: int) -> tuple[torch.nn.Module, float]:
+    """A kernel that learned the sum of so many pixels around each one, and the share that is still wrong."""
+    operator = made("flex", 1)
     others = [one for name, one in operator.named_parameters() if name not in ("center", "width")]
     mask = {"params": [operator.center, operator.width], "lr": 0.002}
     optimizer = torch.optim.Adam([{"params": others}, mask], 0.01)
     for step in range(200):
-        x = images(16, 1, 64, seed=step)
-        target = F.conv1d(x, torch.ones(1, 1, 2 * far + 1), padding=far)
+        x = images(4, 1, 24, 24, seed=step)
+        target = F.conv2d(x, torch.ones(1, 1, rows, columns), padding=(rows // 2, columns // 2))
+        error = (operator(x, 13) - target).square().mean()
         optimizer.zero_grad()
-        (operator(x, 13) - target).square().mean().backward()
+        error.backward()
         optimizer.step()
         with torch.no_grad():
             operator.constrain()
-    return operator.width.item()
+    return operator, (error / target.square().mean()).item()
+
+
+LEARNED_SIZES = """
+name: sizes
+data: {name: digits}
+space:
+  stem: {width: 8}
+  stages: [{width: 8, depth: 3, share_kernels: true}, {width: 8, stride: 2}]
+  operators: [flex: {max_size: [9, 13]}, dilated_learned: {extent: [17]}]
+  expansion: 1
+training: {epochs: 1, batch_size: 64, sampler: uniform}
+search: {searcher: {name: nsga2, population: 4}, budget: 4}
+objectives: [accuracy, macs]
+"""
+
+
+def test_what_is_searched_and_exported_has_the_sizes_that_were_learned(tmp_path):
+    run = write_experiment(tmp_path, LEARNED_SIZES)
+    assert main(["run", *run.arguments]) == 0
+    with Store(run.store_url, create=False) as store:
+        candidates, space = store.candidates("sizes"), space_from_json(store.run("sizes").space)
+
+    table = CostTable(space).of([architecture_from_json(one.architecture) for one in candidates])
+    found = np.array([[one.values[cost] for cost in COSTS] for one in candidates])
+    assert (found <= table).all()
+    at = int((found[:, 0] / table[:, 0]).argmin())
+    assert (found[at] < table[at]).all()
+
+    folder = tmp_path / "exported"
+    chosen = ["--candidate", candidates[at].key, "--store", run.store_url, "--output", str(folder)]
+    assert main(["export", "sizes", *chosen]) == 0
+    assert main(["verify", str(folder)]) == 0
+    shape = space.input_shape(architecture_from_json(candidates[at].architecture).resolution)
+    assert count(load_subnet(folder), shape).tolist() == found[at].tolist()
 
 
 # -- large_small -------------------------------------------------------------------------------

@@ -26,10 +26,10 @@ from supernets.attention import ATTENTIONS, make_attention
 from supernets.calibration import recalibrate
 from supernets.cost import CostTable, count
 from supernets.elastic import start_near_identity
-from supernets.merging import embedded, enlarged, fold, forms, merged
+from supernets.merging import deployed, embedded, enlarged, fitted, fold, forms, merged, trimmed
 from supernets.operators import OPERATORS, make_operator
 from supernets.slicing import center, leading, same_padding
-from supernets.spatial import BATCH_NORMS
+from supernets.spatial import BATCH_NORMS, convolution
 from supernets.supernet import Supernet
 
 WIDEST, NARROWEST = 22, 1  # 22: no other size of a weight is likely to be the same
@@ -279,6 +279,94 @@ def test_embedded_it_computes_the_same_with_fewer_layers(case, size):
 
     torch.testing.assert_close(whole(x), plain(x), rtol=1e-5, atol=1e-5)
     assert len(list(whole.parameters())) < len(list(plain.parameters()))
+
+
+@each_case
+@pytest.mark.parametrize("channels", [WIDEST, NARROWEST])
+def test_deployed_it_computes_the_same_and_costs_no_more(case, channels):
+    exported, x = nn.Sequential(case.export(case.made(), channels)), case.images(channels, SIZES["odd"])
+
+    plain = deployed(exported)
+
+    torch.testing.assert_close(plain(x), exported(x), rtol=1e-5, atol=1e-5)
+    assert (count(plain, x.shape[1:]) <= count(merged(exported), x.shape[1:])).all()
+    again = fitted(merged(exported), plain.state_dict())
+    assert [one.shape for one in again.parameters()] == [one.shape for one in plain.parameters()]
+
+
+def around(weight: Tensor, *rings: int, padding: tuple[int, ...], **options) -> nn.Module:
+    """A convolution whose kernel is an (O, I, k, ...) weight with so many rings of zeros along each dimension."""
+    sides = [ring for ring in reversed(rings) for _ in range(2)]
+    return convolution(torch.nn.functional.pad(weight, sides), padding=padding, **options).eval()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(
+    ("rings", "padding", "left"),
+    [
+        ((2, 2), (3, 3), (3, 3)),
+        ((1, 3), (2, 4), (3, 3)),
+        ((2, 2), (1, 2), (5, 3)),  # no further than the padding goes
+        ((2, 2), (0, 0), (7, 7)),
+        ((0, 0), (1, 1), (3, 3)),
+    ],
+    ids=str,
+)
+def test_zeros_all_around_a_kernel_are_cut(rings, padding, left, dilation, stride):
+    padding = tuple(dilation * pad for pad in padding)
+    whole = around(
+        torch.randn(4, 2, 3, 3), *rings, padding=padding, stride=stride, dilation=dilation, groups=2
+    )
+    whole.bias = nn.Parameter(torch.randn(4))
+    x = images(4, (19, 18))
+
+    small = trimmed(whole)
+
+    assert small.kernel_size == left and (small is whole) == (left == whole.kernel_size)
+    torch.testing.assert_close(small(x), whole(x))
+
+
+@pytest.mark.parametrize("sizes", [(3, 4), (2, 3), (5, 6), (1, 4)], ids=str)
+def test_a_kernel_is_cut_by_as_much_on_either_side(sizes):
+    weight = torch.zeros(1, 1, 7)
+    weight[..., slice(*sizes)] = 1
+    whole = convolution(weight, padding=3)
+
+    assert trimmed(whole).kernel_size == (2 * max(3 - sizes[0], sizes[1] - 1 - 3) + 1,)
+
+
+def test_trimming_leaves_alone_what_is_no_plain_convolution_with_zeros_around():
+    inner = torch.randn(3, 1, 3, 3)
+    circular = around(inner, 1, 1, padding=(2, 2), groups=3)
+    circular.padding_mode = "circular"
+    embeddable = OPERATORS["mixed"](6, 1, ((3, 5),), ("equal",)).export(6, (3, 5))
+    with torch.no_grad():
+        for one in embeddable.layers:
+            one.weight[..., 0, :] = one.weight[..., -1, :] = 0
+    network = nn.Sequential(circular, nn.Conv2d(3, 6, 3, padding="same"), embeddable, nn.BatchNorm2d(6))
+    nn.init.zeros_(network[1].weight)
+
+    assert trimmed(network) is network
+    assert embedded(network)[2].kernel_size == (5, 5)
+
+
+def test_a_trimmed_network_is_another_in_which_what_stands_twice_still_does():
+    twice = around(torch.randn(3, 3, 3, 3), 1, 1, padding=(2, 2))
+    network = nn.Sequential(twice, nn.Sequential(nn.ReLU(), twice), nn.Conv2d(3, 3, 3, padding=1)).eval()
+    x = images(3)
+
+    small = trimmed(network)
+
+    assert network[0] is twice and twice.kernel_size == (5, 5)
+    assert small[0] is small[1][1] and small[0].kernel_size == (3, 3)
+    assert not any(one.training for one in small.modules())
+    assert not {id(one) for one in small.parameters()} & {id(one) for one in network.parameters()}
+    torch.testing.assert_close(small(x), network(x))
+    assert trimmed(small) is small and fitted(network, network.state_dict()) is network
+    blank = fitted(network, small.state_dict())
+    blank.load_state_dict(small.state_dict())
+    torch.testing.assert_close(blank(x), network(x))
 
 
 def test_merging_leaves_the_network_as_it_was():

@@ -1,7 +1,8 @@
 """A candidate as a folder that needs none of our code.
 
 model.safetensors     the weights and batch-norm statistics; what blocks share, under its first name alone
-architecture.json     the architecture and its space: with them `load_subnet` rebuilds the module
+architecture.json     the architecture and its space: with them `load_subnet` rebuilds the module, its kernels as
+                      large as those of the weights, since what is zero all around one was cut
 model.pt2             torch.export, any batch size: torch.export.load(...).module()(images)
 model.onnx            ONNX, any batch size
 proof.safetensors     the images that the forms were compared on, and what the supernet said of them
@@ -34,7 +35,7 @@ from nas.storage.records import Candidate, Export, Run, now
 from nas.storage.store import Store
 from search_spaces import Architecture, architecture_from_json, space_from_json
 from supernets.cost import COSTS, count
-from supernets.merging import forms, merged
+from supernets.merging import deployed, fitted, forms, merged
 from supernets.spatial import BATCH_NORMS, channels_last
 from supernets.supernet import make_supernet, resize
 
@@ -44,7 +45,20 @@ PROOF_IMAGES = 64  # validation images that the forms are compared on
 def export(
     run: Run, candidate: Candidate, store: Store, folder: Path, experiment, splits
 ) -> tuple[Export, dict[str, Any]]:
-    """Write a candidate to `folder`, verify it there, and record that.
+    """`write_export` of a candidate of the run, and record that.
+
+    Returns:
+        The record, and the card.
+    """
+    record, card = write_export(run, candidate, folder, experiment, splits)
+    store.add_export(run.name, record)
+    return record, card
+
+
+def write_export(
+    run: Run, candidate: Candidate, folder: Path, experiment, splits
+) -> tuple[Export, dict[str, Any]]:
+    """Write an architecture with what was measured of it to `folder`, and verify it there.
 
     The test images are read, once, for the accuracy that the card states.
 
@@ -84,7 +98,6 @@ def export(
         test_accuracy=card["metrics"]["test"]["accuracy"],
         card=json.dumps(card),
     )
-    store.add_export(run.name, record)
     return record, card
 
 
@@ -94,8 +107,8 @@ def load_subnet(folder: Path) -> nn.Module:
     space = space_from_json(json.dumps(stored["space"]))
     architecture = architecture_from_json(json.dumps(stored["architecture"]))
     network = merged(make_supernet(space).eval().export(architecture))
-    subnet = forms(network)[stored.get("form", "plain")]
     tensors = load_file(folder / "model.safetensors")
+    subnet = fitted(forms(network)[stored.get("form", "plain")], tensors)
     again = {name: tensors[first] for name, first in _first_names(subnet).items() if first in tensors}
     subnet.load_state_dict(tensors | again)
     return subnet.eval()
@@ -114,7 +127,7 @@ def _write(
     shape = bench.space.input_shape(architecture.resolution)
     branched = bench.branched(architecture)
     form = candidate.latency.form if candidate.latency else "plain"
-    subnet = channels_last(forms(merged(branched))[form])
+    subnet = channels_last(forms(deployed(branched))[form])
     accuracy = {"search-validation": _validation_accuracy(bench, subnet, shape, run, candidate)}
     proof = _proof(bench, architecture, branched, shape)
     subnet = subnet.cpu().to(memory_format=torch.contiguous_format)

@@ -43,7 +43,9 @@ gives the plain one. `nn.BatchNorm2d` fails at smaller widths.
 An exported module that was trained in branches has a method `merge()`, which gives the plain layers that
 they amount to, with `fold` and `enlarged` of `supernets.merging`; `large_kernel.py` is an example. Without it,
 the branches are deployed as they are. With `embed()` it offers the same function as fewer, larger layers, and
-the device is asked which it runs faster. Files whose names begin with _ are left alone.
+the device is asked which it runs faster. Zeros all around the kernel of a plain convolution are cut when it is
+deployed, so a kernel's size may be learned (`flex.py`); the cost table then holds the most that it may become.
+Files whose names begin with _ are left alone.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ leaks into its neighbours, and none of the kernel stays zero.
 
 All extents share weights and positions, a position beyond an extent standing at its edge and learning nothing
 there; fewer taps are the first of more. Exported is the kernel as it is then, a plain extent×extent
-convolution. Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), (N, C, L) to (N, C, ⌈L/s⌉).
+convolution; what no tap reaches around it is cut when it is deployed (`supernets.merging.trimmed`).
+Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), (N, C, L) to (N, C, ⌈L/s⌉).
 """
 
 from __future__ import annotations

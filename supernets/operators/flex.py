@@ -5,12 +5,15 @@ sections 3.1 and 3.2. MAGNet, a multiplicative filter network of anisotropic Gab
 h_{l+1} = g_{l+1}(p) ⊙ (W h_l + b), gives the values at the places p in [-1, 1] of a kernel; a Gaussian with a
 learned centre and width along each dimension multiplies them.
 
-Exported is the kernel as it is then, a plain convolution of max_size. The paper crops it where the mask is
-below 0.1, which is left out: here an architecture alone says what shapes and costs its network has, whatever
-its weights, and a mask that is cut in training hardly grows, since beyond the cut nothing tells it to. The
-frequencies start at half of what the largest grid can show at most; the penalty on higher ones is left out
-too. A smaller max_size is the centre of a larger one; widths share all but the last layer, of which they take
-the first outputs. Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), (N, C, L) to (N, C, ⌈L/s⌉).
+Taps beyond where the mask falls below 0.1 along a dimension, at 2.146 widths from its centre, are exactly zero,
+as in the paper, and cut when a network is deployed (`supernets.merging.trimmed`): the kernel then has the size
+that was learned, odd and of its own along each dimension, where a cost table has max_size, the most that it
+may become. A mask that ends there hardly grows, so two things are different: the next tap beyond stays too, to
+learn what is missing there; and centre and width have the gradient of the whole mask, as if nothing had been
+cut (straight-through). Nothing but the task pulls a mask in. The frequencies start at half of what the
+largest grid can show at most; the penalty on higher ones is left out. A smaller max_size is the centre of a
+larger one; widths share all but the last layer, of which they take the first outputs.
+Shapes: (N, C, H, W) to (N, C, ⌈H/s⌉, ⌈W/s⌉), (N, C, L) to (N, C, ⌈L/s⌉).
 """
 
 from __future__ import annotations
@@ -24,12 +27,13 @@ from supernets.slicing import same_padding
 from supernets.spatial import conv, convolution
 
 HIDDEN, LAYERS = 32, 3
-WIDTH = 0.2  # of the mask, to start with: above 0.1 for 5 taps of 13
+WIDTH = 0.15  # of the mask, to start with: a kernel of 5 taps, of the 9 or 13 that it may have
+REACH = math.sqrt(-2 * math.log(0.1))  # of the mask, in widths: there it is 0.1
 
 
 class Operator(nn.Module):
     paper = 'Romero et al., "FlexConv", ICLR 2022'
-    exactness = "frozen into one dense kernel"
+    exactness = "frozen into one dense kernel, cropped to its learned size"
     settings = {"max_size": (9, 13)}
     dims = (1, 2)
     shareable = True
@@ -87,9 +91,12 @@ class Operator(nn.Module):
         return hidden
 
     def mask(self, places: Tensor) -> Tensor:
-        """(P, dims) to (P,)"""
+        """(P, dims) to (P,): zero from the second tap beyond the reach, with the gradient of the uncut mask."""
         center, width = self.bounded()
-        return torch.exp(-((places - center) / width).square().sum(-1) / 2)
+        away = (places - center).abs()
+        whole = torch.exp(-(away / width).square().sum(-1) / 2)
+        outside = (away > REACH * width + 1 / self.half).any(-1)
+        return whole - (whole * outside).detach()
 
     def forward(self, x: Tensor, max_size: int) -> Tensor:
         channels = x.shape[1]
