@@ -2,6 +2,7 @@
 
 from search_spaces.cells import CellArchitecture, CellSpace, architecture_from_json, space_from_json
 from search_spaces.parts import Architecture, Block, Choice, Option, Stage, StageChoice, Stem
+from search_spaces.single import only
 from search_spaces.skeleton import presets, read_skeleton, unroll
 from search_spaces.space import SearchSpace
 from search_spaces.vectors import Decision
@@ -19,6 +20,7 @@ __all__ = [
     "StageChoice",
     "Stem",
     "architecture_from_json",
+    "only",
     "presets",
     "read_skeleton",
     "space_from_json",

@@ -334,6 +334,31 @@ class CellSpace:
         cells = self.found or [tuple(block(kind, n) for n in range(self.blocks)) for kind in KINDS]
         return CellArchitecture(get(vector, resolution, self.resolutions), *self._canonical(*cells))
 
+    def canonical(self, vectors: np.ndarray) -> np.ndarray:
+        """`encode(decode(vector))` of many vectors at once, (n, decisions)."""
+        vectors = np.maximum(np.asarray(vectors, np.int64), 1)
+        if self.found:
+            return vectors
+        _, _, blocks = self._layout
+        names = np.argsort(np.argsort(self.operators))  # paths are sorted by the operator's name
+        _, columns = self.columns(vectors)
+        for kind, (inputs, operators, _) in columns.items():
+            paths = inputs * len(names) + names[operators]
+            for number, swapped in enumerate((paths[..., 0] > paths[..., 1]).T):
+                for a, b in zip(blocks[kind, number][:2], blocks[kind, number][2:4], strict=True):
+                    if a is not None:
+                        vectors[:, [a, b]] = np.where(
+                            swapped[:, None], vectors[:, [b, a]], vectors[:, [a, b]]
+                        )
+        if self._may_step_over:
+            inputs, _, _ = columns["normal"]
+            reduced = (inputs == 1).any(axis=(1, 2))
+            places = [
+                at for (kind, _), row in blocks.items() if kind == "reduction" for at in row if at is not None
+            ]
+            vectors[:, places] *= reduced[:, None]
+        return vectors
+
     def _canonical(self, normal: Cell, reduction: Cell) -> tuple[Cell, Cell]:
         return normal, reduction if self.is_reduced(normal) else ()
 

@@ -18,7 +18,18 @@ from random import Random
 import numpy as np
 
 from search_spaces.parts import Architecture, Block, Stage, StageChoice, Stem, block_from_json, tuples
-from search_spaces.vectors import Decision, Layout, choice_column, get, get_choice, layout, put, put_choice
+from search_spaces.vectors import (
+    Decision,
+    Layout,
+    can_share_columns,
+    choice_column,
+    clear_absent,
+    get,
+    get_choice,
+    layout,
+    put,
+    put_choice,
+)
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,21 @@ class SearchSpace:
             share = stage.can_share(blocks) and get(vector, places.shares[s], stage.share_kernels)
             stages.append(StageChoice(get(vector, width, stage.widths), blocks, share))
         return Architecture(get(vector, places.resolution, self.resolutions), tuple(stages))
+
+    def canonical(self, vectors: np.ndarray) -> np.ndarray:
+        """`encode(decode(vector))` of many vectors at once, (n, decisions)."""
+        vectors = np.maximum(np.asarray(vectors, np.int64), 1)
+        places = self._layout
+        for s, stage in enumerate(self.stages):
+            _, depth = places.stages[s]
+            depths = np.array(stage.depths)[0 if depth is None else vectors[:, depth] - 1]
+            operators = [
+                np.where(b < depths, clear_absent(vectors, where, b < depths), -1)
+                for b, where in enumerate(places.blocks[s])
+            ]
+            if (share := places.shares[s]) is not None:
+                vectors[:, share] *= can_share_columns(stage, operators)
+        return vectors
 
     def features(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """One-hot features, (n, sum of option counts) float32: built from the space, never from data.

@@ -92,6 +92,34 @@ def choice_column(zero_based: np.ndarray, places: BlockPlaces, block: Block) -> 
     return column
 
 
+def clear_absent(vectors: np.ndarray, places: BlockPlaces, there: np.ndarray) -> np.ndarray:
+    """Set to 0, in place, what does not arise of a block: all where it is not `there`, (n,), and the settings
+    of the operators that were not chosen.
+
+    Returns:
+        The index of the operator, (n,), whether the block is there or not.
+    """
+    operator = (
+        np.zeros(len(vectors), np.int64) if places.operator is None else vectors[:, places.operator] - 1
+    )
+    for number, settings in enumerate(places.settings):
+        chosen = there & (operator == number)
+        for place in settings:
+            if place is not None:
+                vectors[:, place] *= chosen
+    for place in (places.operator, *places.around):
+        if place is not None:
+            vectors[:, place] *= there
+    return operator
+
+
+def can_share_columns(stage: Stage, operators: Sequence[np.ndarray]) -> np.ndarray:
+    """`stage.can_share` of many rows, (n,), by each block's index of its operator, (n,), -1 where it is absent."""
+    shareable = [n for n, option in enumerate(stage.blocks[-1].options) if option.operator in stage.shareable]
+    counts = [sum(block == number for block in operators[1:]) for number in shareable]
+    return np.any([count > 1 for count in counts], axis=0)
+
+
 def put(vector: list[int], place: int | None, options: Sequence[Value], value: Value, name: str) -> None:
     if value not in options:
         raise ValueError(f"{name} is {short(value)}; the space offers {', '.join(map(short, options))}")

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.cells import INPUTS, Cell, CellArchitecture, CellBlock, CellSpace, Path, reads, unused
+from supernets.drop_path import leave_out
 from supernets.elastic import ACTIVATIONS, NOISE, Norm
 from supernets.slicing import copied, same_padding
 from supernets.spatial import AVERAGE_POOLS, CONVOLUTIONS, GLOBAL_POOLS, MAX_POOLS, conv, convolution, mean
@@ -62,6 +63,10 @@ class CellSupernet(nn.Module):
 
     def forward(self, images: Tensor, architecture: CellArchitecture) -> Tensor:
         """(N, C, H, W) images, or (N, C, L) signals, to (N, classes) logits, through one architecture."""
+        return self.classify(self.features(images, architecture), architecture)
+
+    def features(self, images: Tensor, architecture: CellArchitecture) -> Tensor:
+        """What the classifier pools: (N, C, H, W), or (N, C, L)."""
         space, place = self.space, -1
         outputs = {-1: self.stem(resize(images, space.input_shape(architecture.resolution)))}
         for place, cell, inputs in space.rows(architecture):
@@ -70,7 +75,11 @@ class CellSupernet(nn.Module):
                 for which, source in inputs.items()
             }
             outputs[place] = self.cells[place](given, cell, self.drop)
-        return self.classifier(outputs[place], space.parts(architecture, place))
+        return self.classifier.activation(outputs[place])
+
+    def classify(self, features: Tensor, architecture: CellArchitecture) -> Tensor:
+        """What `features` gave to (N, classes) logits."""
+        return self.classifier(features, self.space.parts(architecture, len(self.space.places) - 1))
 
     def export(self, architecture: CellArchitecture) -> nn.Module:
         """A plain network with its own copy of the weights that this architecture uses.
@@ -317,7 +326,8 @@ class PartsConvolution(nn.Module):
 
 
 class PartsClassifier(nn.Module):
-    """Activation, global average pooling and a linear layer on the parts that are there."""
+    """Global average pooling and a linear layer on the parts that are there; exported with the activation
+    before it, which `CellSupernet.features` has applied."""
 
     def __init__(self, source: Source, classes: int, activation: str, dims: int):
         super().__init__()
@@ -331,7 +341,7 @@ class PartsClassifier(nn.Module):
         return torch.cat([self.weights[part] for part in parts], 1)
 
     def forward(self, x: Tensor, parts: Sequence[int]) -> Tensor:
-        return F.linear(mean(self.activation(x)), self.weight(parts), self.bias)
+        return F.linear(mean(x), self.weight(parts), self.bias)
 
     def export(self, parts: Sequence[int]) -> nn.Module:
         weight = self.weight(parts)
@@ -361,9 +371,7 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.probability:
             return x
-        kept = torch.rand(len(x), generator=self.generator) >= self.probability
-        scale = (kept / (1 - self.probability)).to(x.device, x.dtype)
-        return x * scale.view(-1, *[1] * (x.ndim - 1))
+        return leave_out(x, self.probability, self.generator)
 
 
 # -- what is exported --------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What an architecture costs: MACs, parameters, bytes. Counted on what `export` returns, merged
-as it is deployed, never declared.
+as it is deployed, never declared. Only what weights decide is not known from an architecture: where a kernel
+learns its size (`flex`, `dilated_learned`), a table holds the most that it may become, and what is
+measured of a trained subnet may be less.
 
 The count of every block in every width is tabled, so that the cost of ten thousand architectures is one
 numpy expression; a test holds table = count. A kernel that blocks share is counted, and tabled, with each

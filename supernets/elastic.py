@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernets.slicing import copied, leading
+from supernets.slicing import copied, first, leading
 from supernets.spatial import GLOBAL_POOLS, NORMS, conv, convolution, mean
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish, "silu": nn.SiLU}
@@ -75,7 +75,7 @@ class Norm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         width = x.shape[1]
-        weight, bias = self.weight[:width], self.bias[:width]
+        weight, bias = first(self.weight, width), first(self.bias, width)
         if self.training:
             return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
         mean, variance = self.running_mean[:width], self.running_var[:width]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,13 +76,27 @@ class Supernet(nn.Module):
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
         """(N, C, H, W) images, or (N, C, L) signals, to (N, classes) logits, through one architecture."""
+        return self.classify(self.features(images, architecture), architecture)
+
+    def features(
+        self, images: Tensor, architecture: Architecture, drop: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """What the classifier pools: (N, C, H, W), or (N, C, L).
+
+        Args:
+            drop: `drop(x, depth=d)` leaves what a residual block adds out of some images; d is 1 for the last
+                block and in proportion for those before it.
+        """
         x = self.stem(resize(images, self.space.input_shape(architecture.resolution)))
-        operators = self.operators(architecture)
-        for (position, choice, width), operator in zip(self.rows(architecture), operators, strict=True):
-            x = self.blocks[position](x, choice, width, operator)
-        if self.head is not None:
-            x = self.head(x)
-        return self.classifier(x)
+        rows, operators = self.rows(architecture), self.operators(architecture)
+        for number, ((position, choice, width), operator) in enumerate(zip(rows, operators, strict=True), 1):
+            here = drop and partial(drop, depth=number / len(rows))
+            x = self.blocks[position](x, choice, width, operator, here)
+        return x if self.head is None else self.head(x)
+
+    def classify(self, features: Tensor, architecture: Architecture) -> Tensor:
+        """What `features` gave to (N, classes) logits."""
+        return self.classifier(features)
 
     def export(self, architecture: Architecture) -> nn.Sequential:
         """A plain network with its own copy of the weights that this architecture uses.
@@ -205,8 +220,18 @@ class ElasticBlock(nn.Module):
         self.project_norms = nn.ModuleDict({str(number): Norm(out_channels, dims) for number in banks})
         self.activation = ACTIVATIONS[activation]()
 
-    def forward(self, x: Tensor, choice: Choice, width: int, operator: nn.Module | None = None) -> Tensor:
-        """Through one choice, with the block's own operator or the given one, which it shares."""
+    def forward(
+        self,
+        x: Tensor,
+        choice: Choice,
+        width: int,
+        operator: nn.Module | None = None,
+        drop: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Through one choice, with the block's own operator or the given one, which it shares.
+
+        Where the block is residual, `drop` leaves what it adds out of some images.
+        """
         operator = self.operators[choice.operator] if operator is None else operator
         hidden = hidden_channels(x.shape[1], choice.expansion)
         y = self.activation(self.expand_norm(self.expand(x, hidden)))
@@ -215,7 +240,9 @@ class ElasticBlock(nn.Module):
             y = self.activation(self.norms[choice.operator](y))
         y = self.attentions[choice.attention](y)
         y = self.project_norm(choice)(self.project(y, width))
-        return x + y if self.residual(x.shape[1], width) else y
+        if not self.residual(x.shape[1], width):
+            return y
+        return x + (y if drop is None else drop(y))
 
     def export(
         self, choice: Choice, in_channels: int, width: int, operator: nn.Module | None = None

@@ -5,6 +5,9 @@ training that was stopped goes on from its checkpoint as if nothing had happened
 
 With several ranks every rank trains architectures of its own drawing, and a weight's gradient is the mean
 over the ranks; a weight that no rank used keeps no gradient, so no momentum or decay moves it.
+
+A step may take several batches one after the other (`accumulate`): all of them go through the architectures of
+its one plan, and the gradient is their mean. Inside a step nothing waits for a GPU.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -27,9 +30,15 @@ from torch import Tensor, nn
 
 from search_spaces import Architecture
 from supernets import checkpoint
+from supernets.averaging import WeightAverage
+from supernets.cost import Costs
+from supernets.drop_path import StochasticDepth, is_largest
+from supernets.losses import DISTILLATIONS, label_loss
+from supernets.mixing import mix
 from supernets.recipe import Training
 from supernets.samplers.plan import Plan, Probe, Sampler
 from supernets.supernet import Supernet
+from supernets.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +83,19 @@ def train(
     watcher: Watcher | None = None,
     rank: int = 0,
     ranks: int = 1,
+    costs: Costs | None = None,
 ) -> bool:
     """Train from the checkpoint at `path`, or from the start if there is none, to the last step.
+
+    With `settings.average` the checkpoint's weights, those that everybody else loads, are the averaged ones; the
+    supernet itself ends with the weights of the last step.
 
     Args:
         supernet: on the device where it is trained; its weights are replaced by the checkpoint's.
         probe_batch: validation images and labels by number, for samplers that look at the loss.
         path: rank 0 keeps the checkpoint there, every rank reads it; the folder is made.
+        costs: if given, the MACs that are trained are counted: in the curves as `macs`, per image and step, and in
+            the checkpoint as `sampled`, a histogram of all architectures trained.
 
     Returns:
         Whether it came to the end; False if the watcher stopped it.
@@ -89,17 +104,40 @@ def train(
         Diverged: after three rollbacks to the last good checkpoint, each at half the rate.
         ValueError: the checkpoint is damaged or of another training.
     """
-    watcher = watcher or Watcher()
-    steps = settings.steps(batches.steps_per_epoch(ranks))
-    loop = _Loop(supernet, sampler, settings, steps, path, rank, ranks)
+    loop = _Loop(supernet, batches, sampler, settings, path, rank, ranks, costs)
+    with batch_statistics(supernet):
+        return _to_the_end(loop, probe_batch, watcher or Watcher())
+
+
+@contextmanager
+def batch_statistics(supernet: nn.Module) -> Iterator[None]:
+    """Let no batch norm, an operator's own plain ones included, keep running statistics: those of one
+    architecture are wrong for every other, and each subnet gets its own before use."""
+    norms = [
+        module
+        for module in supernet.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _to_the_end(loop: _Loop, probe_batch: Callable[[int], tuple[Tensor, Tensor]], watcher: Watcher) -> bool:
+    """Whether it came there; False if the watcher stopped it."""
+    settings, sampler, steps, ranks = loop.settings, loop.sampler, loop.steps, loop.ranks
     probe = Probe(lambda one, number: loop.validation_loss(one, *probe_batch(number)), mean_over_ranks)
-    if path.is_file():
+    if loop.path.is_file():
         loop.restore()
     else:
         loop.save()
     since, begun = loop.step, time.perf_counter()
     while loop.step < steps:
-        loop.train_step(*batches(loop.step, rank, ranks))
+        loop.train_step()
         sampler.update(loop.step, loop.random("update"), probe)
         checkpoint_due = loop.step % settings.checkpoint_every == 0 or loop.step == steps
         look = checkpoint_due or loop.step % LOOK == 0
@@ -109,9 +147,10 @@ def train(
                 watcher.warn(loop.roll_back(loss))
                 since, begun = loop.step, time.perf_counter()
                 continue
-            speed = (loop.step - since) * settings.batch_size * ranks / (time.perf_counter() - begun)
+            images = (loop.step - since) * settings.batch_size * settings.accumulate * ranks
+            speed = images / (time.perf_counter() - begun)
             values = {"loss": loss, "learning_rate": loop.rate(), "images_per_second": speed}
-            watcher.point(loop.step, values | dict(sampler.observables()))
+            watcher.point(loop.step, values | loop.mean_macs() | dict(sampler.observables()))
             since, begun = loop.step, time.perf_counter()
         stopped = _any_rank(watcher.stop()) if look or ranks == 1 else False
         if checkpoint_due or (stopped and loop.finite()):
@@ -128,18 +167,22 @@ class _Loop:
     def __init__(
         self,
         supernet: Supernet,
+        batches: Source,
         sampler: Sampler,
         settings: Training,
-        steps: int,
         path: Path,
         rank: int,
         ranks: int,
+        costs: Costs | None,
     ):
-        self.supernet, self.sampler, self.settings = supernet, sampler, settings
-        self.steps, self.path, self.rank, self.ranks = steps, path, rank, ranks
+        self.supernet, self.batches, self.sampler, self.settings = supernet, batches, sampler, settings
+        self.path, self.rank, self.ranks = path, rank, ranks
+        self.steps = settings.steps(batches.steps_per_epoch(ranks))
         self.named = dict(supernet.named_parameters())
         self.device = next(iter(self.named.values())).device
-        self.optimizer = _optimizer(supernet, settings)
+        self.optimizer = make_optimizer(supernet, settings)
+        self.average = WeightAverage(self.named.values(), settings.average) if settings.average else None
+        self.tally = None if costs is None else Tally(costs)
         self.constrained = [module for module in supernet.modules() if hasattr(module, "constrain")]
         self.scheduled = [module for module in supernet.modules() if hasattr(module, "schedule")]
         self.step = self.rollbacks = 0
@@ -152,9 +195,16 @@ class _Loop:
     def rate(self) -> float:
         return self.settings.rate(self.step, self.steps) * 0.5**self.rollbacks
 
-    def train_step(self, images: Tensor, labels: Tensor) -> None:
+    def part(self, number: int) -> tuple[Tensor, Tensor]:
+        """Images and labels: one of the step's batches."""
+        return self.batches(self.step * self.settings.accumulate + number, self.rank, self.ranks)
+
+    def train_step(self) -> None:
         """One optimiser step through what the sampler plans, gradients of all its architectures added."""
-        self.supernet.train()
+        images, labels = self.part(0)
+        parts = self.settings.accumulate
+        if not self.supernet.training:  # asked of the module, since telling all of them takes a while
+            self.supernet.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate() * group["factor"]
         # None, not zero: what was not trained must get no momentum and no decay
@@ -164,34 +214,57 @@ class _Loop:
         )
         for module in self.scheduled:
             module.schedule(self.step / self.steps, self.random("schedule").getrandbits(63))
-        loss = self.backward(plan, images, labels)
+        loss = self.backward(plan, images, labels, 1 / parts) / parts
+        for number in range(1, parts):
+            loss += self.backward(plan, *self.part(number), 1 / parts, number) / parts
         for module in self.scheduled:
             module.schedule(0.0, 0)  # what looks at the network between steps sees all of it
         if self.ranks > 1:
             average_gradients(list(self.named.values()))
-        norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip)
         # a gradient that is not a number ruins the weights before any loss shows it
         self.losses.append(torch.where(norm.isfinite(), loss, math.nan))
         self.optimizer.step()
         with torch.no_grad():
             for module in self.constrained:
                 module.constrain()
+        if self.average is not None:
+            self.average.update(self.step)
+        if self.tally is not None:
+            self.tally.add(plan.architectures)
         self.step += 1
 
-    def backward(self, plan: Plan, images: Tensor, labels: Tensor) -> Tensor:
-        """Leave the summed gradients in the weights; the loss of the first architecture."""
+    def backward(
+        self, plan: Plan, images: Tensor, labels: Tensor, scale: float = 1.0, part: int = 0
+    ) -> Tensor:
+        """Add the gradients of all architectures, times `scale`, to the weights; the first one's cross entropy.
+
+        Args:
+            part: of the step's batch, if it comes in several: each is mixed, and loses paths, in its own way.
+        """
+        settings, space = self.settings, self.supernet.space
+        images, labels = mix(
+            images, labels, space.classes, settings.mixup, settings.cutmix, self.random(f"mixing/{part}")
+        )
         teacher, first = None, None
-        for architecture in plan.architectures:
-            with autocast(self.device, self.settings):
-                logits = self.supernet(images, architecture).float()
+        for number, architecture in enumerate(plan.architectures):
+            options = {}
+            if settings.drop_path and (number == 0 if plan.distil else is_largest(space, architecture)):
+                seed = self.random(f"drop_path/{part}/{number}").getrandbits(63)
+                options["drop"] = StochasticDepth(settings.drop_path, seed, self.device)
+            with autocast(self.device, settings):
+                features = self.supernet.features(images, architecture, **options)
+                logits = self.supernet.classify(features, architecture).float()
                 if teacher is None:
-                    loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+                    loss, shown = label_loss(
+                        settings.loss, logits, labels, features, settings.label_smoothing
+                    )
                 else:
-                    loss = F.cross_entropy(logits, teacher)  # soft labels: the largest's predictions
-            loss.backward()
+                    loss = DISTILLATIONS[settings.distillation](logits, teacher)
+            (loss * scale).backward()
             if first is None:
-                first = loss.detach()
-                teacher = logits.detach().softmax(1) if plan.distil else None
+                first = shown
+                teacher = logits.detach() if plan.distil else None
         return first
 
     @torch.no_grad()
@@ -206,6 +279,12 @@ class _Loop:
         loss = torch.stack(self.losses).mean().item()
         self.losses = []
         return float(mean_over_ranks(np.array([loss]))[0])
+
+    def mean_macs(self) -> dict[str, float]:
+        """MACs trained per image and step, over the steps and ranks since the last look, if they are counted."""
+        if self.tally is None:
+            return {}
+        return {"macs": float(mean_over_ranks(np.array([self.tally.mean_macs()]))[0])}
 
     def finite(self) -> bool:
         """Whether every loss since the last look is a number."""
@@ -240,14 +319,8 @@ class _Loop:
     # -- checkpoint ----------------------------------------------------------------------------
 
     def save(self) -> None:
-        samplers = _gathered(self.sampler.state_dict())
+        samplers, sampled = _gathered(self.sampler.state_dict()), self._sampled()
         if self.rank == 0:
-            momentum = {
-                f"momentum.{name}": state["momentum_buffer"]
-                for name, parameter in self.named.items()
-                if (state := self.optimizer.state.get(parameter)) and state.get("momentum_buffer") is not None
-            }
-            weights = {f"supernet.{name}": tensor for name, tensor in self.supernet.state_dict().items()}
             facts = {
                 "step": self.step,
                 "steps": self.steps,
@@ -257,29 +330,57 @@ class _Loop:
                 "samplers": samplers,
                 "training": asdict(self.settings),
             }
-            checkpoint.save(self.path, weights | momentum, facts)
+            checkpoint.save(self.path, self._tensors(), facts | sampled)
         if self.ranks > 1:
             dist.barrier()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """`supernet.*`, the weights for use, `momentum.*`, and, if those are averages, `raw.*`, the trained weights."""
+        tensors = {f"supernet.{name}": tensor for name, tensor in self.supernet.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"raw.{name}": weight for name, weight in self.named.items()}
+            averages = zip(self.named, self.average.average, strict=True)
+            tensors |= {f"supernet.{name}": average for name, average in averages}
+        momentum = {
+            f"momentum.{name}": state["momentum_buffer"]
+            for name, parameter in self.named.items()
+            if (state := self.optimizer.state.get(parameter))
+        }
+        return tensors | momentum
+
+    def _sampled(self) -> dict[str, Any]:
+        """What was trained, on all ranks together, if it is counted."""
+        if self.tally is None:
+            return {}
+        state = self.tally.state_dict()
+        counts = mean_over_ranks(np.array(state["counts"], dtype=float)) * self.ranks
+        return {"sampled": state | {"counts": [round(count) for count in counts]}}
 
     def restore(self) -> None:
         tensors, facts = checkpoint.load(self.path)
         check_ranks(self.path, facts, self.ranks)
-        if facts["training"] != asdict(self.settings) or facts["steps"] != self.steps:
+        # what was written before there was a setting was trained with its default
+        if asdict(Training()) | facts["training"] != asdict(self.settings) or facts["steps"] != self.steps:
             raise ValueError(
                 f"the checkpoint {self.path} is of a training with other settings; give the run another --name, "
                 "or start over with --fresh"
             )
         load_weights(self.supernet, tensors, self.path)
-        self.optimizer = _optimizer(self.supernet, self.settings)
+        if self.average is not None:
+            self.average.load(self.named.values())
+            with torch.no_grad():
+                for name, weight in self.named.items():
+                    weight.copy_(tensors[f"raw.{name}"])
+        self.optimizer = make_optimizer(self.supernet, self.settings)
         for name, parameter in self.named.items():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
-                # the layout of the weight, or the update would round differently than without a stop
-                kept = torch.empty_like(parameter).copy_(momentum)
-                self.optimizer.state[parameter]["momentum_buffer"] = kept
+                self.optimizer.state[parameter]["momentum_buffer"].copy_(momentum)
         self.sampler.load_state_dict(facts["samplers"][self.rank])
         self.step, self.rollbacks = facts["step"], facts["rollbacks"]
         self.best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
         self.losses = [torch.tensor(loss, device=self.device) for loss in facts["losses"]]
+        if self.tally is not None:
+            self.tally.load_state_dict(facts.get("sampled"), self.rank)
 
 
 def load_weights(supernet: Supernet, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -345,6 +446,7 @@ def autocast(device: torch.device, settings: Training):
     return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
 
+@torch.no_grad()
 def average_gradients(parameters: list[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the ranks, absent ones counting as zero, in one message.
 
@@ -361,7 +463,9 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     start = 0
     for parameter, trained in zip(parameters, anywhere, strict=True):
         stop = start + parameter.numel()
-        parameter.grad = flat[start:stop].view(parameter.shape).clone() if trained else None
+        # in the layout of the weight, as the fused optimiser wants it
+        mean = torch.empty_like(parameter).copy_(flat[start:stop].view(parameter.shape))
+        parameter.grad = mean if trained else None
         start = stop
 
 
@@ -388,9 +492,12 @@ def _gathered(state: dict[str, Any]) -> list[dict[str, Any]]:
     return states
 
 
-def _optimizer(supernet: nn.Module, settings: Training) -> torch.optim.SGD:
+def make_optimizer(supernet: nn.Module, settings: Training) -> torch.optim.SGD:
     """SGD with Nesterov momentum; what has one dimension, norms and biases, does not decay, nor does what
-    an operator lets learn at a rate of its own."""
+    an operator lets learn at a rate of its own.
+
+    All updates are one call, which wants every momentum to exist, in the layout of its weight.
+    """
     own = {
         getattr(module, name): factor
         for module in supernet.modules()
@@ -400,7 +507,7 @@ def _optimizer(supernet: nn.Module, settings: Training) -> torch.optim.SGD:
     for parameter in supernet.parameters():
         decay = settings.weight_decay if parameter.ndim > 1 and parameter not in own else 0.0
         groups.setdefault((own.get(parameter, 1.0), decay), []).append(parameter)
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [
             {"params": parameters, "weight_decay": decay, "factor": factor}
             for (factor, decay), parameters in groups.items()
@@ -408,4 +515,9 @@ def _optimizer(supernet: nn.Module, settings: Training) -> torch.optim.SGD:
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.momentum > 0,
+        fused=True,
     )
+    if settings.momentum:
+        for parameter in supernet.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

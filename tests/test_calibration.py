@@ -16,7 +16,8 @@ from nas.data.batches import Batches, normalize
 from nas.evaluation import accuracy_of
 from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
-from supernets.calibration import recalibrate
+from supernets.calibration import recalibrate, share_statistics
+from supernets.elastic import Norm
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers.uniform import Uniform
@@ -156,3 +157,50 @@ def test_without_statistics_of_its_own_a_subnet_scores_far_worse(space, tmp_path
 
     assert with_statistics > 60
     assert without < with_statistics - 25
+
+
+# -- one set for a whole supernet --------------------------------------------------------------
+
+
+def test_shared_statistics_of_one_architecture_are_its_own(space):
+    supernet, architecture = Supernet(space), largest(space)
+
+    share_statistics(supernet, [architecture] * 2, images(512))
+
+    own = recalibrate(supernet.export(architecture), images(512))
+    for shared, mine in zip(norms(supernet.export(architecture)), norms(own), strict=True):
+        torch.testing.assert_close(shared.running_mean, mine.running_mean)
+        torch.testing.assert_close(shared.running_var, mine.running_var)
+
+
+def test_shared_statistics_are_the_mean_over_the_architectures_that_used_a_channel(space):
+    supernet = Supernet(space)
+    narrow, wide = (space.ends[0], largest(space))
+    share_statistics(supernet, [narrow], images(256))
+    [(name, norm), *_] = [
+        (name, one) for name, one in supernet.blocks[0].named_modules() if isinstance(one, Norm)
+    ]
+    of_narrow = norm.running_mean.clone()
+    share_statistics(supernet, [wide], images(256))
+    of_wide = norm.running_mean.clone()
+
+    share_statistics(supernet, [narrow, wide, narrow], images(256))
+
+    assert name == "expand_norm" and not torch.equal(of_narrow, of_wide)
+    used = len(norms(supernet.export(narrow))[1].running_mean)
+    assert used < len(of_wide)
+    torch.testing.assert_close(
+        norm.running_mean[:used], ((2 * of_narrow + of_wide) / 3)[:used], rtol=1e-5, atol=1e-6
+    )
+    assert torch.equal(norm.running_mean[used:], of_wide[used:])
+    assert torch.equal(of_narrow[used:], torch.zeros_like(of_narrow[used:]))
+
+
+def test_shared_statistics_change_no_weight_and_leave_evaluation_mode(space):
+    supernet = Supernet(space)
+    before = {name: weight.detach().clone() for name, weight in supernet.named_parameters()}
+
+    share_statistics(supernet, [space.sample(Random(seed)) for seed in range(5)], images(100))
+
+    assert not any(module.training for module in supernet.modules())
+    assert all(torch.equal(weight, before[name]) for name, weight in supernet.named_parameters())

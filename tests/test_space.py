@@ -98,6 +98,16 @@ def test_every_vector_within_the_options_is_an_architecture(space):
         assert space.decode(space.encode(architecture)) == architecture
 
 
+def test_many_vectors_are_made_canonical_as_each_would_be():
+    for space in (*SPACES.values(), *OF_PRESETS.values()):
+        vectors = np.array(vectors_within(space, 300), np.int64).reshape(300, len(space.decisions))
+        before = vectors.copy()
+        expected = [space.encode(space.decode(vector)) for vector in vectors.tolist()]
+
+        assert space.canonical(vectors).tolist() == [list(one) for one in expected], space.name
+        assert (vectors == before).all()
+
+
 def test_a_place_is_0_exactly_where_its_decision_does_not_arise(space, samples):
     for architecture in samples:
         for value, decision in zip(space.encode(architecture), space.decisions, strict=True):

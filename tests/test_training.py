@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.data import Data, Splits, load
 from nas.data.batches import Batches, normalize
@@ -127,13 +127,14 @@ def trained(
     watcher: Watcher | None = None,
     sampler=None,
     supernet: Supernet | None = None,
+    costs: Costs | None = None,
 ) -> bool:
     """Train a new supernet of the tiny space, or go on from `path`."""
     source = source or Source(settings.batch_size)
     steps = settings.steps(source.steps_per_epoch())
     sampler = sampler or made(settings.sampler, steps)
     supernet = supernet or Supernet(space_of(), settings.seed)
-    return train(supernet, source, probe_batch, sampler, settings, path, watcher)
+    return train(supernet, source, probe_batch, sampler, settings, path, watcher, costs=costs)
 
 
 def facts_of(path: Path) -> dict:
@@ -170,12 +171,14 @@ def test_the_rate_is_linear_then_half_a_cosine():
     [
         ("epochs", 0),
         ("batch_size", 1),
+        ("accumulate", 0),
         ("learning_rate", 0),
         ("momentum", 1),
         ("weight_decay", -1),
         ("warmup", 1),
         ("label_smoothing", 1),
         ("clip", 0),
+        ("average", 1),
         ("checkpoint_every", 0),
         ("device", "gpu"),
         ("precision", "half"),
@@ -267,6 +270,185 @@ def test_a_finished_training_is_left_as_it_is(tmp_path):
 
 def test_there_is_no_progress_without_a_checkpoint(tmp_path):
     assert progress(tmp_path / "none.safetensors") == (0, 0)
+
+
+# -- several batches per step ------------------------------------------------------------------
+
+
+def test_steps_become_fewer_as_they_take_more_batches():
+    assert [Training(epochs=3, accumulate=n).steps(10) for n in (1, 2, 4, 100)] == [30, 15, 8, 1]
+
+
+@dataclass
+class Fixed:
+    """Batches that are given, in turn."""
+
+    batches: list[tuple[Tensor, Tensor]]
+
+    def __call__(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[Tensor, Tensor]:
+        return self.batches[step]
+
+    def steps_per_epoch(self, ranks: int = 1) -> int:
+        return len(self.batches)
+
+
+def moved(folder: Path, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """By how much one step of all these batches moves each weight, at a rate of 1 and without clipping."""
+    supernet, path = Supernet(space_of()), folder / "x.safetensors"
+    before = {name: one.detach().clone() for name, one in supernet.named_parameters()}
+    changes = {"momentum": 0.0, "weight_decay": 0.0, "clip": 1e9, "learning_rate": 1.0, "warmup": 0.0}
+    settings = Training(epochs=1, batch_size=32, accumulate=len(batches), device="cpu", **changes)
+    sampler = Listed([choosing("depthwise", "se")])
+    train(supernet, Fixed(batches), probe_batch, sampler, settings, path)
+    path.unlink()
+    return {name: before[name] - one.detach() for name, one in supernet.named_parameters()}
+
+
+def test_a_step_of_two_batches_moves_by_the_mean_of_their_gradients(tmp_path):
+    batches = [Source()(step) for step in range(2)]
+
+    first, second = (moved(tmp_path, [one]) for one in batches)
+    both = moved(tmp_path, batches)
+
+    for name, one in both.items():
+        torch.testing.assert_close(one, (first[name] + second[name]) / 2, rtol=1e-3, atol=1e-6)
+    assert any(not torch.allclose(first[name], second[name], rtol=0.1) for name in both)
+
+
+def test_the_batches_of_a_step_follow_each_other_and_share_one_plan(tmp_path):
+    seen, planned = [], []
+
+    class Planning(Listed):
+        def plan(self, step: int, random: Random, look) -> Plan:
+            planned.append(len(seen))
+            return super().plan(step, random, look)
+
+    source = Source(spoil=lambda step, images, labels: seen.append(step))
+    heard, sampler = Heard(), Planning([choosing("depthwise", "se")])
+    trained(tmp_path / "x.safetensors", recipe(9, accumulate=3), source, heard, sampler)
+
+    assert seen == list(range(9)) and planned == [1, 4, 7]
+    assert facts_of(tmp_path / "x.safetensors")["steps"] == 3
+
+
+# -- the average of the weights ----------------------------------------------------------------
+
+
+def test_what_is_kept_for_use_is_the_moving_average_of_the_weights(tmp_path):
+    supernet, path, seen = Supernet(space_of()), tmp_path / "x.safetensors", []
+
+    def look(step: int, images: Tensor, labels: Tensor) -> None:
+        seen.append({name: one.detach().clone() for name, one in supernet.named_parameters()})
+
+    settings = recipe(40, average=0.6, checkpoint_every=50)
+    trained(path, settings, Source(spoil=look), supernet=supernet)
+
+    tensors, _ = checkpoint.load(path)
+    raw = dict(supernet.named_parameters())
+    expected = {name: one.double() for name, one in seen[0].items()}
+    for step, weights in enumerate([*seen[1:], raw]):
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = {name: decay * one + (1 - decay) * weights[name] for name, one in expected.items()}
+    for name, one in expected.items():
+        torch.testing.assert_close(tensors[f"supernet.{name}"], one.float(), rtol=1e-5, atol=1e-6)
+        assert torch.equal(tensors[f"raw.{name}"], raw[name])
+    assert not torch.equal(tensors["supernet.stem.convolution.weight"], raw["stem.convolution.weight"])
+
+
+def test_averaging_does_not_change_what_is_trained(tmp_path):
+    plain, averaged = tmp_path / "plain.safetensors", tmp_path / "averaged.safetensors"
+    trained(plain, recipe(12))
+    trained(averaged, recipe(12, average=0.9))
+
+    weights, other = checkpoint.load(plain)[0], checkpoint.load(averaged)[0]
+    for name, _ in Supernet(space_of()).named_parameters():
+        assert torch.equal(weights[f"supernet.{name}"], other[f"raw.{name}"])
+        assert torch.equal(weights[f"momentum.{name}"], other[f"momentum.{name}"])
+
+
+# -- everything at once ------------------------------------------------------------------------
+
+ALL = {"average": 0.9, "accumulate": 2, "mixup": 0.2, "cutmix": 1.0, "drop_path": 0.2, "loss": "bias"}
+
+
+@pytest.mark.parametrize("step", [5, 18])
+@pytest.mark.parametrize("sampler", ["sandwich", SHIFT], ids=["sandwich", "shift"])
+def test_with_all_options_a_training_that_was_killed_ends_with_the_same_bytes(tmp_path, sampler, step):
+    settings, costs = recipe(40, sampler=sampler, **ALL), Costs(costs_of())
+    path, whole = tmp_path / "supernet.safetensors", tmp_path / "whole.safetensors"
+
+    def power_cut(at: int, images: Tensor, labels: Tensor) -> None:
+        if at == 2 * step + 1:  # between the two batches of the step
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        trained(path, settings, Source(spoil=power_cut), costs=costs)
+    trained(
+        path, settings, watcher=Heard(stops=frozenset([1])), costs=costs
+    )  # and stopped between checkpoints
+    trained(path, settings, costs=costs)
+    trained(whole, settings, costs=costs)
+
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_rollback_takes_the_average_and_the_counts_back_too(tmp_path):
+    settings = recipe(24, checkpoint_every=10, average=0.9)
+    path, heard = tmp_path / "x.safetensors", Heard()
+    poisoned = Source(spoil=Poison(range(12, 13), no_numbers, times=1))
+
+    trained(path, settings, poisoned, heard, costs=Costs(costs_of()))
+
+    assert len(heard.warnings) == 1 and all_finite(path)
+    assert sum(facts_of(path)["sampled"]["counts"]) == 24
+
+
+# -- what was sampled --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sampler", "each"), [("uniform", 1), ("sandwich", 4)])
+def test_the_counts_of_what_was_sampled_add_up_to_the_architectures_trained(tmp_path, sampler, each):
+    path, heard, costs = tmp_path / "x.safetensors", Heard(), costs_of()
+    settings = recipe(25, sampler=sampler)
+    trained(path, settings, watcher=Heard(stops=frozenset([5])), costs=Costs(costs))
+    trained(path, settings, watcher=heard, costs=Costs(costs))
+
+    sampled = facts_of(path)["sampled"]
+    low, high = costs.of([costs.smallest, costs.largest])[:, 0]
+    assert len(sampled["edges"]) == 21 and len(sampled["counts"]) == 20
+    assert (sampled["edges"][0], sampled["edges"][-1]) == (low, high)
+    assert sum(sampled["counts"]) == 25 * each
+    assert all(each * low < values["macs"] < each * high for _, values in heard.points)
+
+
+def test_the_curves_show_the_macs_of_all_architectures_of_a_step(tmp_path):
+    class Pair(Listed):
+        def plan(self, step: int, random: Random, look) -> Plan:
+            return Plan(tuple(self.architectures))
+
+    heard, pair = Heard(), [choosing("depthwise", "se"), choosing("max_pool", "none")]
+    costs = costs_of()
+    trained(tmp_path / "x.safetensors", recipe(14), None, heard, Pair(pair), costs=Costs(costs))
+
+    assert [values["macs"] for _, values in heard.points] == [costs.of(pair)[:, 0].sum()] * 2
+
+
+# -- statistics --------------------------------------------------------------------------------
+
+
+def test_no_running_statistics_are_touched_by_a_training_and_the_norms_are_left_as_they_were(tmp_path):
+    supernet = Supernet(space_of())
+    supernet.stem.norm = nn.Sequential(supernet.stem.norm, nn.BatchNorm2d(space_of().stem.width))
+    buffers = {name: one.clone() for name, one in supernet.named_buffers()}
+
+    trained(tmp_path / "x.safetensors", recipe(5, sampler=SHIFT), supernet=supernet)
+
+    assert all(torch.equal(buffers[name], one) for name, one in supernet.named_buffers())
+    norms = [one for one in supernet.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) > 5 and all(norm.track_running_stats for norm in norms)
+    images, _ = Source()(0)
+    supernet.train()(images, choosing("depthwise", "se"))
+    assert supernet.stem.norm[1].num_batches_tracked == 1  # as any such norm, now
 
 
 # -- what a step moves -------------------------------------------------------------------------
@@ -536,6 +718,24 @@ def test_a_checkpoint_of_other_settings_is_refused_and_left_as_it_was(begun, cha
     message = "is of a training with other settings; give the run another --name, or start over with --fresh"
 
     refused(begun, message, replace(recipe(14), **change))
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(begun, tmp_path):
+    tensors, facts = checkpoint.load(begun)
+    older = {name: one for name, one in facts["training"].items() if name not in ("average", "accumulate")}
+    used = {name: one for name, one in tensors.items() if not name.startswith("momentum.") or bool(one.any())}
+    checkpoint.save(begun, used, facts | {"training": older})
+
+    trained(begun, recipe(14))
+    trained(tmp_path / "whole.safetensors", recipe(14))
+
+    assert weights_of(begun.read_bytes()) == weights_of((tmp_path / "whole.safetensors").read_bytes())
+
+
+def test_a_checkpoint_from_before_a_setting_existed_is_refused_with_another_value_of_it(begun):
+    tensors, facts = checkpoint.load(begun)
+    checkpoint.save(begun, tensors, facts | {"training": facts["training"] | {"average": 0.0}})
+    refused(begun, "is of a training with other settings", recipe(14, average=0.9))
 
 
 def test_a_checkpoint_of_another_space_is_refused_and_left_as_it_was(begun):

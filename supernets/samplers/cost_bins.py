@@ -27,7 +27,8 @@ TRIES = 64  # drawn together; the first in the bin is taken, the nearest if none
 class CostBins:
     """Bins of equal width in a cost that hold enough architectures to be worth a bin.
 
-    `cost` gives the costs of encoded architectures, (n, decisions) to (n,). `edges` are the (K + 1,) limits;
+    `cost` gives the costs of encoded architectures, (n, decisions) to (n,); it sees no vector that
+    `encode` would not give, since a predicted cost knows no others. `edges` are the (K + 1,) limits;
     `marginals[k, d]` the cumulative probabilities of decision d's options in bin k, (K, D, O), 1 from the
     last option on.
     """
@@ -48,10 +49,11 @@ class CostBins:
         """An architecture whose cost lies in bin `number`; after TRIES failures the nearest one drawn."""
         generator = np.random.default_rng(random.getrandbits(64))
         dice = generator.random((TRIES, len(self.space.decisions), 1))
-        vectors = 1 + (dice >= self.marginals[number]).sum(axis=2)
+        vectors = self.space.canonical(1 + (dice >= self.marginals[number]).sum(axis=2))
         costs = self.cost(vectors)
         low, high = self.edges[number], self.edges[number + 1]
-        distance = np.maximum(np.maximum(low - costs, costs - high), 0)
+        outside = np.maximum(np.maximum(low - costs, costs - high), 0)
+        distance = np.where(self.bin_of(costs) == number, -1, outside)  # an edge is of the dearer bin
         return self.space.decode(vectors[int(np.argmin(distance))].tolist())
 
 
@@ -67,11 +69,16 @@ def cost_bins(
 
     A bin in which the pool has fewer than `least` different architectures is merged with its cheaper
     neighbour (the first with its dearer one).
+
+    Raises:
+        ValueError: the cost of some architecture is not a finite number.
     """
     generator = np.random.default_rng(seed)
     vectors = _pool(space, cost, generator)
     costs = cost(vectors)
-    known = np.concatenate([costs, *(cost(np.array([space.encode(end)])) for end in ends)])
+    known = np.concatenate([costs, *(cost(np.array([space.encode(end)])) for end in ends)]).astype(float)
+    if not np.isfinite(known).all():
+        raise ValueError("some architectures have a cost that is not a finite number; go by another cost")
     edges = np.linspace(known.min(), known.max(), bins + 1)
     counts = np.histogram(costs, edges)[0]
     edges = _merged(edges, counts, min(least, max(1, len(costs) // bins)))
@@ -90,8 +97,8 @@ def _pool(
     decisions = space.decisions
     if not decisions:
         return np.zeros((1, 0), np.int64)
-    uniform = np.stack([generator.integers(1, len(d.options) + 1, POOL // 4) for d in decisions], axis=1)
-    costs = cost(uniform)
+    uniform = uniform_vectors(space, POOL // 4, generator)
+    costs = cost(space.canonical(uniform))
     tilt = generator.uniform(-TILT, TILT, (POOL, 1))
     columns = []
     for place, decision in enumerate(decisions):
@@ -100,8 +107,13 @@ def _pool(
         rank = np.argsort(np.argsort(mean)) / max(options - 1, 1)
         logits = tilt * rank + generator.gumbel(size=(POOL, options))
         columns.append(1 + logits.argmax(axis=1))
-    vectors = np.concatenate([np.stack(columns, axis=1), uniform])
-    return np.unique([space.encode(space.decode(vector)) for vector in vectors.tolist()], axis=0)
+    return np.unique(space.canonical(np.concatenate([np.stack(columns, axis=1), uniform])), axis=0)
+
+
+def uniform_vectors(space: SearchSpace, number: int, generator: np.random.Generator) -> np.ndarray:
+    """(number, decisions), from 1: every decision drawn uniformly, whether it arises or not."""
+    limits = [len(decision.options) + 1 for decision in space.decisions]
+    return generator.integers(1, limits, (number, len(limits)))
 
 
 def _merged(edges: np.ndarray, counts: np.ndarray, least: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from search_spaces import Architecture
+from search_spaces.strict import unknown
+from supernets.cost import COSTS
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,12 @@ class Probe:
     mean_over_ranks: Callable[[np.ndarray], np.ndarray]
 
 
-def check_setting(name: str, value: object, low: float, high: float, whole: bool = False) -> None:
-    """Raise ValueError unless a sampler's setting is a number, or a whole one, between two limits."""
-    kind = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        what = "a whole number" if whole else "a number"
-        raise ValueError(
-            f"training.sampler.{name} is {value!r}; it must be {what} between {low:g} and {high:g}"
-        )
-
-
-Look = Callable[
-    [Architecture], float
-]  # the loss of an architecture on the step's own images, by their labels
+Look = Callable[[Architecture], float]  # its loss on the step's own images, by their labels
 
 
 class Sampler(Protocol):
-    """Made as `Sampler(space, costs, steps, **settings)` with `costs` a `supernets.cost.Costs`.
+    """Made as `Sampler(space, costs, steps, **settings)` with `costs` a `supernets.cost.Costs`; one that
+    stands around another, as `Sampler(space, costs, steps, other, **settings)`.
 
     Randomness comes with each call, from the seed, the step and the rank, so only what a sampler learns
     is its state.
@@ -56,7 +47,10 @@ class Sampler(Protocol):
 
     @staticmethod
     def check(**settings: Any) -> None:
-        """Raise ValueError for a setting's value that is not allowed, before anything is made."""
+        """Raise ValueError for a setting's value that is not allowed, before anything is made.
+
+        The message begins with the setting's name; where in the file it stands is put before it.
+        """
 
     def plan(self, step: int, random: Random, look: Look) -> Plan:
         """What to train in this step. Each `look` costs a forward pass, so few samplers take one."""
@@ -71,3 +65,67 @@ class Sampler(Protocol):
         """What was learned, as JSON."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Stateless:
+    """What all samplers say that learn nothing."""
+
+    def update(self, step: int, random: Random, probe: Probe) -> None:
+        """It learns nothing."""
+
+    def observables(self) -> Mapping[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class Wrapper:
+    """What all samplers say that stand around another: what that one, `of`, learns and shows is theirs."""
+
+    def __init__(self, of: Sampler):
+        self.of = of
+
+    def update(self, step: int, random: Random, probe: Probe) -> None:
+        self.of.update(step, random, probe)
+
+    def observables(self) -> Mapping[str, float]:
+        return self.of.observables()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.of.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.of.load_state_dict(state)
+
+
+# -- settings ----------------------------------------------------------------------------------
+
+
+def check_setting(name: str, value: object, low: float, high: float, whole: bool = False) -> None:
+    """Raise ValueError unless a sampler's setting is a number, or a whole one, between two limits."""
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        what = "a whole number" if whole else "a number"
+        raise ValueError(f"{name} is {value!r}; it must be {what} between {low:g} and {high:g}")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Raise ValueError unless a sampler's setting is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be true or false")
+
+
+def check_one_of(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless a sampler's setting is one of some names."""
+    allowed = list(allowed)  # a list, since what people write need not be hashable
+    if value not in allowed:
+        raise unknown(f"{name} {value!r}", value, allowed)
+
+
+def check_cost(value: object) -> None:
+    """Raise ValueError unless a sampler's setting `cost` is one that `Costs.of` may know."""
+    check_one_of("cost", value, (*COSTS, "latency_ms"))

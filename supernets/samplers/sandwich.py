@@ -1,49 +1,52 @@
-"""The sandwich rule: the largest, the smallest and some random architectures in every step.
+"""The sandwich rule: the largest, the smallest and some other architectures in every step.
 
 Yu et al., "BigNAS", ECCV 2020, section 3.1: the largest learns from the labels, all others only from the
 largest's predictions on the same images (in-place distillation). A step costs several passes, so it
 pays in long trainings rather than in short ones.
+
+It stands around any sampler, which says what lies between the two: BigNAS draws uniformly, AttentiveNAS
+(Wang et al., CVPR 2021) by `attentive`. What that sampler learns goes on as without the sandwich.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from random import Random
-from typing import Any
 
 from search_spaces import SearchSpace
 from supernets.cost import Costs
-from supernets.samplers.plan import Look, Plan, Probe, check_setting
+from supernets.samplers.plan import Look, Plan, Sampler, Wrapper, check_setting, check_switch
 
 
-class Sandwich:
+class Sandwich(Wrapper):
     """
     Args:
-        randoms: how many random architectures a step trains beside the two extremes.
+        of: the sampler of what is trained beside the extremes.
+        randoms: how often a step asks that sampler; everything that it plans each time is trained.
+        smallest: whether the smallest is trained too.
+        distil: whether all but the largest learn from the largest, not from the labels.
     """
 
-    def __init__(self, space: SearchSpace, costs: Costs, steps: int, randoms: int = 2):
-        self.check(randoms)
-        self.space = space
-        self.randoms = randoms
-        self.largest, self.smallest = costs.table.largest, costs.table.smallest
+    def __init__(
+        self,
+        space: SearchSpace,
+        costs: Costs,
+        steps: int,
+        of: Sampler,
+        randoms: int = 2,
+        smallest: bool = True,
+        distil: bool = True,
+    ):
+        self.check(randoms=randoms, smallest=smallest, distil=distil)
+        super().__init__(of)
+        self.randoms, self.distil = randoms, distil
+        self.ends = (costs.table.largest, costs.table.smallest) if smallest else (costs.table.largest,)
 
     @staticmethod
-    def check(randoms: int = 2) -> None:
+    def check(randoms: int = 2, smallest: bool = True, distil: bool = True) -> None:
         check_setting("randoms", randoms, 0, 1000, whole=True)
+        check_switch("smallest", smallest)
+        check_switch("distil", distil)
 
     def plan(self, step: int, random: Random, look: Look) -> Plan:
-        drawn = [self.space.sample(random) for _ in range(self.randoms)]
-        return Plan((self.largest, self.smallest, *drawn), distil=True)
-
-    def update(self, step: int, random: Random, probe: Probe) -> None:
-        """It learns nothing."""
-
-    def observables(self) -> Mapping[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
+        plans = [self.of.plan(step, random, look) for _ in range(self.randoms)]
+        return Plan((*self.ends, *(one for plan in plans for one in plan.architectures)), self.distil)

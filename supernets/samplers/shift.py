@@ -1,23 +1,35 @@
 """Shift sampling: train more where the validation loss still falls.
 
-After Zhang et al., "ShiftNAS: Improving One-shot NAS via Probability Shift", ICCV 2023. The cost range is
+After Zhang et al., "ShiftNAS: Improving One-shot NAS via Probability Shift", ICCV 2023. The range of a cost is
 cut into bins; a bin is drawn from a learned distribution, then an architecture of about that cost. The
 distribution descends the expected change of the validation loss (the paper's equations 5 to 8), so
-probability moves to the bins whose loss fell most since the last update.
+probability moves to the bins whose loss fell most since the last update. `shift_rule` has the equations.
 
 Our deviations, each with its reason (methods section 1 has the measurements):
-- the gradient over bins is exact, p_k (d_k - sum_j p_j d_j), not a noisy pathwise one through a generator;
-- the change d_k is paired: the same architecture on the same images, then and now, which needs no second
+- the gradient over bins is exact, p_k (d_k - sum_j p_j d_j); the paper's pathwise one, which only knows whether
+  more or less cost would be better, is `gradient: pathwise`. There the derivative of the supernet's loss in the
+  cost is a difference between neighbouring bins, since our architectures are arguments, not masks;
+- the change d_k is paired: the same architectures on the same images, then and now, which needs no second
   copy of the supernet;
-- it is divided by how much bin k was trained since: raw progress is self-reinforcing, a bin that is drawn
-  more improves more;
+- it is divided by how often bin k was trained since: raw progress is self-reinforcing, a bin that is drawn
+  more improves more. `normalise: cost` divides by what that training cost as well, so that probability follows
+  improvement per second;
+- an update is made only if some bin's progress stands out of the spread within bins (a paired t); otherwise
+  every logit falls back towards 0, by `rate`. Adam's steps have no scale, so noise alone would carry the
+  distribution away, and one that is merely held would stay where it last was when the signal fades;
 - the distribution keeps a floor and its logits are re-centred and clamped, so no bin starves;
 - it stays uniform during the warm-up: early on the cheap bins progress most, which says nothing.
+
+Architectures come from tables per bin (`cost_bins`) or, as in the paper, from a generator: fitted to the cost
+before the first step, then trained on with every update. The paper's task loss reaches it through masks on the
+supernet; ours by the score function (REINFORCE), from the validation losses that are measured anyway and with
+the mean of the bin's draws as the baseline. It is left out while the generator's costs are more than
+3 % off, since a loss that says "always bigger" must not drown the cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -26,7 +38,18 @@ import numpy as np
 from search_spaces import Architecture, SearchSpace, architecture_from_json
 from supernets.cost import Costs
 from supernets.samplers.cost_bins import cost_bins
-from supernets.samplers.plan import Look, Plan, Probe, check_setting
+from supernets.samplers.generator import Generator
+from supernets.samplers.plan import Look, Plan, Probe, check_cost, check_one_of, check_setting
+from supernets.samplers.shift_rule import (
+    adam,
+    deviation,
+    exact_gradient,
+    pathwise_gradient,
+    per_cost,
+    per_visit,
+    softmax,
+    step_costs,
+)
 
 LIMITS = {
     "bins": (1, 1000),
@@ -35,18 +58,40 @@ LIMITS = {
     "rate": (0, 10),
     "floor": (0, 1),
     "clamp": (0, 100),
+    "measured": (1, 1000),
+    "gate": (0, 1000),
+    "overhead": (0, 1000),
+    "fit": (1, 10**6),
 }
+WHOLE = ("bins", "every", "measured", "fit")
+NAMES = {
+    "gradient": ("exact", "pathwise"),
+    "normalise": ("none", "visits", "cost"),
+    "architectures": ("marginals", "generator"),
+}
+MEASURED, GATE = 2, 2.0
+TASK = 0.02  # what validation loss is worth to the generator in squared relative error of its cost
+MOST = 1e6  # a deviation without any spread, as a finite number that can be shown
 
 
 class Shift:
     """
     Args:
-        bins: how many bins of equal width in MACs; sparse ones are merged.
+        cost: what the bins are cut in: macs, parameters, bytes or latency_ms.
+        bins: how many bins of equal width in the cost; sparse ones are merged.
         warmup: share of the steps with a uniform distribution over the bins.
         every: steps between two updates of the distribution.
         rate: Adam's learning rate of the logits.
         floor: share of the draws that stays uniform.
         clamp: the largest absolute logit.
+        measured: how many architectures of each bin are measured at an update, and again at the next; of one
+            alone a generator learns nothing but its cost.
+        gate: the |t| that the progress of some bin must reach for an update to follow it; 0 follows all.
+        gradient: exact or pathwise.
+        normalise: what a bin's progress is divided by: none, visits or cost.
+        overhead: what a step costs beside its MACs, as a share of the average bin's; for `normalise: cost`.
+        architectures: marginals or generator.
+        fit: the generator's own steps before the first of the training.
     """
 
     def __init__(
@@ -55,87 +100,186 @@ class Shift:
         costs: Costs,
         steps: int,
         bins: int = 8,
+        cost: str = "macs",
         warmup: float = 0.4,
         every: int = 100,
         rate: float = 0.06,  # with an update every 100 steps; what counts is the rate per step
         floor: float = 0.2,
         clamp: float = 2.0,
+        measured: int = MEASURED,
+        gate: float = GATE,
+        gradient: str = "exact",
+        normalise: str = "visits",
+        overhead: float = 0.1,  # on a CPU the step of a 19 times dearer subnet took 10 times as long
+        architectures: str = "marginals",
+        fit: int = 300,
     ):
-        self.check(bins=bins, warmup=warmup, every=every, rate=rate, floor=floor, clamp=clamp)
+        self.check(
+            bins=bins, cost=cost, warmup=warmup, every=every, rate=rate, floor=floor, clamp=clamp, measured=measured,
+            gate=gate, gradient=gradient, normalise=normalise, overhead=overhead, architectures=architectures, fit=fit,
+        )  # fmt: skip
+        self.space, self.macs = space, costs.of("macs")
         self.warmup, self.every, self.rate, self.floor, self.clamp = warmup * steps, every, rate, floor, clamp
-        self.bins = cost_bins(space, costs.of("macs"), bins, (costs.table.smallest, costs.table.largest))
+        self.measured, self.gate, self.gradient, self.normalise = measured, gate, gradient, normalise
+        self.overhead, self.generates, self.fit = overhead, architectures == "generator", fit
+        self.bins = cost_bins(space, costs.of(cost), bins, (costs.table.smallest, costs.table.largest))
+        self.centres = (self.bins.edges[:-1] + self.bins.edges[1:]) / 2
+        self.generator: Generator | None = None  # until it is needed, since fitting it takes a while
         self.logits = np.zeros(len(self.bins))
         self.moments = np.zeros((2, len(self.bins)))  # Adam's
         self.updates = 0
+        self.deviation = 0.0  # the |t| at the last update
         self.visits = np.zeros(len(self.bins))  # since the last update
-        self.pending: list[tuple[Architecture, int, float]] = []  # per bin: what was probed, and its loss
+        self.trained = np.zeros((2, len(self.bins)))  # since the start: steps, and their MACs on one image
+        self.pending: list[tuple[Architecture, int, float]] = []  # bin after bin: what was probed, its loss
 
     @staticmethod
-    def check(**settings: float) -> None:
+    def check(**settings: Any) -> None:
         for name, value in settings.items():
-            low, high = LIMITS[name]
-            check_setting(name, value, low, high, whole=name in ("bins", "every"))
+            if name == "cost":
+                check_cost(value)
+            elif name in NAMES:
+                check_one_of(name, value, NAMES[name])
+            else:
+                check_setting(name, value, *LIMITS[name], whole=name in WHOLE)
+        gate, measured = settings.get("gate", GATE), settings.get("measured", MEASURED)
+        if gate and measured < 2:
+            raise ValueError(f"measured is {measured}, but gate {gate:g} needs 2 or more; or set gate to 0")
 
     @property
     def probabilities(self) -> np.ndarray:
         """Of the bins, (K,)."""
-        weights = np.exp(self.logits - self.logits.max())
-        return self.floor / len(self.bins) + (1 - self.floor) * weights / weights.sum()
+        return self.floor / len(self.bins) + (1 - self.floor) * softmax(self.logits)
 
     def plan(self, step: int, random: Random, look: Look) -> Plan:
         [number] = random.choices(range(len(self.bins)), self.probabilities)
+        architecture = self._sample(number, random)
         self.visits[number] += 1
-        return Plan((self.bins.sample(number, random),))
+        self.trained[:, number] += 1, self._macs_of(architecture)
+        return Plan((architecture,))
 
     def update(self, step: int, random: Random, probe: Probe) -> None:
         if step < self.warmup or step % self.every:
             return
         if self.pending:
-            change = np.array([probe.loss(one, number) - then for one, number, then in self.pending])
-            self.learn(probe.mean_over_ranks(change), probe.mean_over_ranks(self.visits))
-        self.pending = [
-            (architecture, step, probe.loss(architecture, step))
-            for architecture in (self.bins.sample(k, random) for k in range(len(self.bins)))
-        ]
+            changes = np.array([probe.loss(one, number) - then for one, number, then in self.pending])
+            means = [probe.mean_over_ranks(one) for one in (changes, self.visits, self.trained)]
+            self.learn(means[0].reshape(len(self.bins), -1), *means[1:], random, probe.mean_over_ranks)
+        self._measure(step, random, probe)
         self.visits[:] = 0
 
-    def learn(self, change: np.ndarray, visits: np.ndarray) -> None:
+    def learn(
+        self,
+        changes: np.ndarray,
+        visits: np.ndarray,
+        trained: np.ndarray,
+        random: Random,
+        mean_over_ranks: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+    ) -> None:
         """One step of Adam down the expected change of the loss.
 
         Args:
-            change: (K,) change of each bin's validation loss since the last update, negative where it fell.
+            changes: (K, M) changes of the validation losses of each bin's architectures since the last update,
+                negative where they fell.
             visits: (K,) how many steps each bin was trained since.
+            trained: (2, K) how many it was trained since the start, and the MACs of these.
+            random: of the pathwise gradient, which is then averaged over the training processes.
         """
-        if not np.isfinite(change).all():
+        if not np.isfinite(changes).all():
             return  # the training diverged and will be rolled back, the sampler with it
-        share = visits / max(visits.sum(), 1) * len(visits)  # 1 where trained as much as on average
-        change = change / np.maximum(share, 0.25)
-        weights = np.exp(self.logits - self.logits.max())
-        weights /= weights.sum()
-        gradient = weights * (change - weights @ change)
+        divisors = self._divisors(visits, trained)
+        self.deviation = min(deviation(changes, divisors), MOST) if self.measured > 1 else 0.0
+        if self.deviation < self.gate:
+            self.logits = self.logits - np.clip(self.logits, -self.rate, self.rate)
+            return
+        change = changes.mean(axis=1) / divisors
+        if self.gradient == "exact":
+            gradient = exact_gradient(self.logits, change)
+        else:
+            dice = np.random.default_rng(random.getrandbits(64))
+            gradient = mean_over_ranks(pathwise_gradient(self.logits, change, self.centres, dice))
         self.updates += 1
-        for moment, decay, new in zip(self.moments, (0.9, 0.999), (gradient, gradient**2), strict=True):
-            moment += (1 - decay) * (new - moment)
-        first = self.moments[0] / (1 - 0.9**self.updates)
-        second = self.moments[1] / (1 - 0.999**self.updates)
-        self.logits -= self.rate * first / (np.sqrt(second) + 1e-12)
+        self.logits += adam(self.moments, self.updates, gradient, self.rate)
         self.logits -= self.logits.mean()
         self.logits = np.clip(self.logits, -self.clamp, self.clamp)
 
     def observables(self) -> Mapping[str, float]:
         shares = {f"probability/{k}": float(p) for k, p in enumerate(self.probabilities)}
-        return shares | {f"edge/{k}": float(edge) for k, edge in enumerate(self.bins.edges[1:])}
+        edges = {f"edge/{k}": float(edge) for k, edge in enumerate(self.bins.edges[1:])}
+        return shares | edges | {"deviation": self.deviation}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "logits": self.logits.tolist(),
             "moments": self.moments.tolist(),
             "updates": self.updates,
+            "deviation": self.deviation,
             "visits": self.visits.tolist(),
+            "trained": self.trained.tolist(),
             "pending": [(one.to_json(), number, loss) for one, number, loss in self.pending],
+            "generator": self.generator and self.generator.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.logits, self.moments = np.array(state["logits"]), np.array(state["moments"])
-        self.updates, self.visits = state["updates"], np.array(state["visits"])
+        self.updates, self.deviation = state["updates"], state["deviation"]
+        self.visits, self.trained = np.array(state["visits"]), np.array(state["trained"])
         self.pending = [(architecture_from_json(one), number, loss) for one, number, loss in state["pending"]]
+        self.generator = self._made() if state["generator"] else None
+        if self.generator:
+            self.generator.load_state_dict(state["generator"])
+
+    # -- what is measured ----------------------------------------------------------------------
+
+    def _measure(self, step: int, random: Random, probe: Probe) -> None:
+        """Probe new architectures of every bin, to be probed again at the next update."""
+        numbers = np.repeat(np.arange(len(self.bins)), self.measured)
+        if not self.generates:
+            self._probe([self.bins.sample(number, random) for number in numbers], step, probe)
+            return
+        generator, targets = self._fitted(), np.array([self._target(number, random) for number in numbers])
+        vectors = generator.draw(targets, random)
+        losses = self._probe([self.space.decode(vector) for vector in vectors.tolist()], step, probe)
+        if np.isfinite(
+            probe.mean_over_ranks(losses)
+        ).all():  # of all ranks, or they would wait for each other
+            advantages = TASK * (losses - losses.mean(axis=1, keepdims=True)).ravel()
+            generator.learn(vectors, targets, advantages, random, probe.mean_over_ranks)
+
+    def _probe(self, drawn: Sequence[Architecture], step: int, probe: Probe) -> np.ndarray:
+        """Remember what was drawn, bin after bin, with its losses, (K, M)."""
+        self.pending = [(one, step, probe.loss(one, step)) for one in drawn]
+        return np.array([loss for _, _, loss in self.pending]).reshape(len(self.bins), -1)
+
+    def _divisors(self, visits: np.ndarray, trained: np.ndarray) -> np.ndarray:
+        """What each bin's progress is divided by, (K,)."""
+        if self.normalise == "none":
+            return np.ones(len(visits))
+        if self.normalise == "visits":
+            return per_visit(visits)
+        return per_cost(visits, step_costs(*trained, self.overhead))
+
+    # -- what is trained -----------------------------------------------------------------------
+
+    def _sample(self, number: int, random: Random) -> Architecture:
+        if not self.generates:
+            return self.bins.sample(number, random)
+        return self._fitted().sample(self._target(number, random), random)
+
+    def _target(self, number: int, random: Random) -> float:
+        """A cost anywhere in a bin."""
+        return random.uniform(*self.bins.edges[number : number + 2].tolist())
+
+    def _macs_of(self, architecture: Architecture) -> float:
+        return float(self.macs(np.array([self.space.encode(architecture)]))[0])
+
+    def _fitted(self) -> Generator:
+        """The generator, fitted when it is first needed: that takes a while, and a training that goes on from a
+        checkpoint has it there."""
+        if self.generator is None:
+            self.generator = self._made()
+            self.generator.fit(self.fit)
+        return self.generator
+
+    def _made(self) -> Generator:
+        return Generator(self.space, self.bins.cost, *self.bins.edges[[0, -1]])

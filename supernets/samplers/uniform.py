@@ -6,16 +6,14 @@ of what is drawn is bell-shaped: very cheap and very dear architectures are hard
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from random import Random
-from typing import Any
 
 from search_spaces import SearchSpace
 from supernets.cost import Costs
-from supernets.samplers.plan import Look, Plan, Probe
+from supernets.samplers.plan import Look, Plan, Stateless
 
 
-class Uniform:
+class Uniform(Stateless):
     def __init__(self, space: SearchSpace, costs: Costs, steps: int):
         self.space = space
 
@@ -25,15 +23,3 @@ class Uniform:
 
     def plan(self, step: int, random: Random, look: Look) -> Plan:
         return Plan((self.space.sample(random),))
-
-    def update(self, step: int, random: Random, probe: Probe) -> None:
-        """It learns nothing."""
-
-    def observables(self) -> Mapping[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
