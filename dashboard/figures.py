@@ -49,7 +49,7 @@ def front(run: Run, standing: Standing, x: Quantity, y: Quantity) -> go.Figure:
     }
     total = sum(map(len, shown.values()))
     if not total:
-        return _empty(figure, x, y, _nothing(run, standing))
+        return empty(figure, x, y, _nothing(run, standing))
     # WebGL lies above everything else, so it is all or nothing
     kind = go.Scattergl if total > VERY_MANY else go.Scatter
     for group, style in (("dominated", _faded(total)), ("infeasible", _crossed(total))):
@@ -67,7 +67,7 @@ def front(run: Run, standing: Standing, x: Quantity, y: Quantity) -> go.Figure:
         figure.add_trace(_ring(kind, standing.knee, x, y))
     _limits(figure, run.constraints, [one for group in shown.values() for one in group], x, y)
     figure.update_layout(uirevision=f"{x.key} {y.key}")  # a redraw keeps the zoom
-    return _titled(figure, x.label, y.label)
+    return titled(figure, x.label, y.label)
 
 
 def _points(
@@ -221,7 +221,7 @@ def curve(points: Sequence[TrainingPoint], key: str) -> go.Figure:
     figure = go.Figure(layout=LAYOUT)
     having = [point for point in points if key in point.values]
     if not having:
-        return _empty(figure, STEP, what, "nothing recorded yet")
+        return empty(figure, STEP, what, "nothing recorded yet")
     figure.add_trace(
         go.Scatter(
             x=[point.step for point in having],
@@ -235,22 +235,22 @@ def curve(points: Sequence[TrainingPoint], key: str) -> go.Figure:
     figure.update_layout(uirevision=key, showlegend=False)
     if key == "images_per_second":
         figure.update_yaxes(rangemode="tozero")
-    return _titled(figure, STEP.label, what.label)
+    return titled(figure, STEP.label, what.label)
 
 
 STEP = Quantity("step", "training step", "")
 
 
-def bins(points: Sequence[TrainingPoint]) -> go.Figure:
-    """How the shift sampler shares its draws among the cost bins, over the training steps."""
+def bins(points: Sequence[TrainingPoint], unit: str = "MACs") -> go.Figure:
+    """How the shift sampler shares its draws among bins of a cost in `unit`, over the training steps."""
     figure = go.Figure(layout=LAYOUT)
     having = [point for point in points if "probability/0" in point.values]
     share = Quantity("share", "share of the draws", "%")
     if not having:
-        return _empty(figure, STEP, share, "this sampler has no cost bins")
+        return empty(figure, STEP, share, "this sampler has no cost bins")
     last = having[-1].values
     total = sum(1 for key in last if key.startswith("probability/"))
-    for k, color in enumerate(_shades(total)):
+    for k, color in enumerate(shades(total)):
         figure.add_trace(
             go.Scatter(
                 x=[point.step for point in having],
@@ -259,8 +259,8 @@ def bins(points: Sequence[TrainingPoint]) -> go.Figure:
                 mode="lines",
                 line={"width": 0.5, "color": "white"},
                 fillcolor=color,
-                name=_bin_name(last, k),
-                hovertemplate=f"%{{y:.1f}} % · {_bin_name(last, k)}<extra></extra>",
+                name=_bin_name(last, k, unit),
+                hovertemplate=f"%{{y:.1f}} % · {_bin_name(last, k, unit)}<extra></extra>",
             )
         )
     for k in range(1, total):
@@ -271,19 +271,19 @@ def bins(points: Sequence[TrainingPoint]) -> go.Figure:
         legend={"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top", "traceorder": "reversed"},
     )
     figure.update_yaxes(range=[0, 100])
-    return _titled(figure, STEP.label, share.label)
+    return titled(figure, STEP.label, share.label)
 
 
-def _bin_name(values: Mapping[str, float], k: int) -> str:
+def _bin_name(values: Mapping[str, float], k: int, unit: str) -> str:
     """A bin by the range of its costs."""
     high = values.get(f"edge/{k}")
     if high is None:
         return f"bin {k + 1}"
     low = values.get(f"edge/{k - 1}")
-    return f"up to {number(high)} MACs" if low is None else f"{number(low)} to {number(high)} MACs"
+    return f"up to {number(high)} {unit}" if low is None else f"{number(low)} to {number(high)} {unit}"
 
 
-def _shades(several: int) -> list[str]:
+def shades(several: int) -> list[str]:
     """From light to dark, cheap to costly."""
     light, dark = np.array([205, 224, 238]), np.array([22, 66, 104])
     mixes = [light + (dark - light) * k / max(several - 1, 1) for k in range(several)]
@@ -329,7 +329,7 @@ def latency(record: Latency) -> go.Figure:
     note = f"; {count(beyond, 'run')} beyond {number(end)} ms in the last bar" if beyond else ""
     corner = {"x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top"}
     figure.update_layout(barmode="overlay", bargap=0.04, margin={"t": 28}, legend=corner)
-    return _titled(figure, f"time of one batch (ms){note}", "runs")
+    return titled(figure, f"time of one batch (ms){note}", "runs")
 
 
 def _fence(times: np.ndarray) -> float:
@@ -341,16 +341,17 @@ def _fence(times: np.ndarray) -> float:
 # -- common ------------------------------------------------------------------------------------
 
 
-def _titled(figure: go.Figure, x: str, y: str) -> go.Figure:
+def titled(figure: go.Figure, x: str, y: str) -> go.Figure:
     figure.update_xaxes(title={"text": x, "standoff": 8})
     figure.update_yaxes(title={"text": y, "standoff": 8})
     return figure
 
 
-def _empty(figure: go.Figure, x: Quantity, y: Quantity, why: str) -> go.Figure:
+def empty(figure: go.Figure, x: Quantity, y: Quantity, why: str) -> go.Figure:
+    """Axes without ticks, and why there is nothing to draw."""
     figure.add_annotation(
         text=why, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 15, "color": LINE}
     )
     figure.update_xaxes(showticklabels=False, showgrid=False, ticks="")
     figure.update_yaxes(showticklabels=False, showgrid=False, ticks="")
-    return _titled(figure, x.label, y.label)
+    return titled(figure, x.label, y.label)

@@ -13,6 +13,10 @@ def training(name: str) -> str:
     return f"{run(name)}/training"
 
 
+def health(name: str) -> str:
+    return f"{run(name)}/health"
+
+
 def candidate(name: str, key: str) -> str:
     return f"{run(name)}/candidate/{quote(key, safe='')}"
 

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +23,12 @@ EXIT_CODES = """exit codes:
   130  interrupted; the same command goes on where it stopped
 """
 OK, MISTAKE, INFEASIBLE, FAILED, UNVERIFIED, INTERRUPTED = 0, 2, 3, 4, 5, 130
+PICKED_BY = {  # what `nas pick` can be asked for, with an example and in words
+    "macs": ("2.5M", "MACs of one input"),
+    "parameters": ("80k", "parameters"),
+    "bytes": ("300k", "bytes of the weights as stored"),
+    "latency_ms": ("1.5", "milliseconds, measured on the run's device,"),
+}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,10 +70,6 @@ def report(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Write a candidate as a folder with weights, .pt2, ONNX and a card, and verify it."""
-    from dataclasses import replace
-
-    from nas import config
-    from nas.data import load
     from nas.export.checkpoint import export as write
     from nas.export.pick import pick
     from nas.storage.store import Store
@@ -75,23 +77,71 @@ def export(args: argparse.Namespace) -> int:
     with Store(args.store, create=False) as store:
         found = store.run(args.run)
         candidate = pick(store, found, args.candidate, args.best, args.max)
-        experiment = config.from_json(found.experiment)
-        if args.data_dir:
-            experiment = replace(experiment, data=replace(experiment.data, directory=args.data_dir))
-        splits = load(experiment.data)
-        if splits.fingerprint != found.facts.get("data"):
-            raise ValueError(
-                f"these are not the images that {args.run} was made with; give --data-dir their folder"
-            )
+        experiment, splits = _loaded(found, args.data_dir)
         folder = Path(args.output or Path(found.folder) / "exports" / candidate.key)
         _, card = write(found, candidate, store, folder, experiment, splits)
     if args.json:
         _print_json({"folder": str(folder), "card": card})
         return OK
-    print(f"{folder}")
-    for split, metric in card["metrics"].items():
-        print(f"  accuracy, {split}: {metric['accuracy']:.2f} %")
-    print(_verified(card["verification"]))
+    _print_export(folder, card)
+    return OK
+
+
+def pick(args: argparse.Namespace) -> int:
+    """Get an architecture for a budget from the architecture generator, without a search."""
+    from nas.config import amount
+    from nas.pick import pick as picked_for
+    from nas.pick import write_pick
+    from nas.pick_view import pick_as_json, print_pick
+    from nas.storage.records import Constraint
+    from nas.storage.store import Store
+
+    if args.output and not args.export:
+        raise ValueError("--output says where to write; give --export as well")
+    [(key, given)] = [(key, getattr(args, key)) for key in PICKED_BY if getattr(args, key) is not None]
+    budget = Constraint(key, max=amount(given, f"--{key.replace('_', '-')}"))
+    with Store(args.store, create=False) as store:
+        found, candidates = store.run(args.run), store.candidates(args.run)
+        experiment, splits = _loaded(found, args.data_dir)
+        picked = picked_for(found, experiment, splits, candidates, budget)
+        if args.export:
+            folder = Path(args.output or Path(found.folder) / "exports" / picked.candidate.key)
+            card = write_pick(found, picked, store, folder, experiment, splits)
+    if args.json:
+        exported = {"folder": str(folder), "card": card} if args.export else None
+        _print_json(pick_as_json(found, picked) | {"export": exported})
+        return OK
+    print_pick(found, picked)
+    if args.export:
+        _print_export(folder, card)
+    else:
+        where = "" if args.store == DEFAULT_STORE else f" --store {shlex.quote(args.store)}"
+        limit = f"--{key.replace('_', '-')} {given}"
+        print(f"export it:  nas pick {found.name} {limit} --export{where}", file=sys.stderr)
+    return OK
+
+
+def health(args: argparse.Namespace) -> int:
+    """Train some architectures alone and compare: whether what a supernet says of them can be trusted."""
+    from nas.health_view import health_as_json, print_health
+    from nas.ranking import health_of
+    from nas.storage.store import Store
+
+    for flag, number in (("--subnets", args.subnets), ("--seeds", args.seeds)):
+        if number < 1:
+            raise ValueError(f"{flag} is {number}; it must be at least 1")
+    if args.epochs is not None and not 0 < args.epochs <= 1e6:
+        raise ValueError(f"--epochs is {args.epochs:g}; it must be above 0 and at most a million")
+    with Store(args.store, create=False) as store:
+        found = store.run(args.run)
+    experiment, splits = _loaded(found, args.data_dir)
+    with _stopping() as stop, Store(args.store) as store:
+        ended = _examined(args, found, store, experiment, splits, stop)
+        trials = store.trials(args.run)
+    if not ended:
+        return _interrupted(args)
+    examined = health_of(trials)
+    _print_json(health_as_json(examined)) if args.json else print_health(examined)
     return OK
 
 
@@ -187,6 +237,24 @@ def profile(args: argparse.Namespace) -> int:
     return OK
 
 
+def _loaded(found, data_dir: str | None) -> tuple:
+    """The experiment of a run, and its images: the very same."""
+    from dataclasses import replace
+
+    from nas import config
+    from nas.data import load
+
+    experiment = config.from_json(found.experiment)
+    if data_dir:
+        experiment = replace(experiment, data=replace(experiment.data, directory=data_dir))
+    splits = load(experiment.data)
+    if splits.fingerprint != found.facts.get("data"):
+        raise ValueError(
+            f"these are not the images that {found.name} was made with; give --data-dir their folder"
+        )
+    return experiment, splits
+
+
 # -- carrying out ------------------------------------------------------------------------------
 
 
@@ -242,22 +310,52 @@ def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train
     return OK
 
 
+def _examined(args: argparse.Namespace, found, store, experiment, splits, stop: Callable[[], bool]) -> bool:
+    """Carry out the trials that a health report still wants; whether all are there."""
+    from nas.health import chosen, epochs_of, forget, measure, open_health, wanted
+
+    with open_health(found, store, experiment, splits) as opened:
+        if args.fresh:
+            forget(opened)
+        trials = store.trials(found.name)
+        epochs = epochs_of(trials, experiment) if args.epochs is None else args.epochs
+        architectures = chosen(opened.bench.space, args.subnets, experiment.search.seed)
+        requests = wanted(architectures, args.seeds, epochs, trials)
+        with _cluster(args) if requests else nullcontext() as cluster:
+            make_pool = None
+            if cluster is not None:
+                from workers.pool import trials_on_workers  # now: what imports Ray fixes its settings
+
+                make_pool = trials_on_workers(cluster)
+            return measure(opened, requests, stop, make_pool, args.workers)
+
+
 @contextmanager
 def _workers(args: argparse.Namespace) -> Iterator[tuple]:
     """What trains and evaluates on Ray workers, if the arguments ask for them; else nothing: this process does."""
+    with _cluster(args) as cluster:
+        if cluster is None:
+            yield None, None
+            return
+        from workers.pool import pool_on_workers  # now: what imports Ray fixes its settings
+        from workers.training import trainer_on_workers
+
+        yield trainer_on_workers(cluster), pool_on_workers(cluster)
+
+
+@contextmanager
+def _cluster(args: argparse.Namespace) -> Iterator:
+    """The Ray cluster that the arguments ask for, or None."""
     if args.workers is None:
         if args.ray or args.gpus_per_worker:
             raise ValueError("--ray and --gpus-per-worker say where workers are; give --workers N as well")
-        yield None, None
+        yield None
         return
     from workers.cluster import RayTalk, connect
 
     # Ray prints what happens to it where our result goes
     with redirect_stdout(RayTalk()), connect(args.ray, args.workers, args.gpus_per_worker) as cluster:
-        from workers.pool import pool_on_workers  # now: what imports Ray fixes its settings
-        from workers.training import trainer_on_workers
-
-        yield trainer_on_workers(cluster), pool_on_workers(cluster)
+        yield cluster
 
 
 def _interrupted(args: argparse.Namespace) -> int:
@@ -283,6 +381,13 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, old in zip(signals, before, strict=True):
             signal.signal(number, old)
+
+
+def _print_export(folder: Path, card: dict) -> None:
+    print(f"{folder}")
+    for split, metric in card["metrics"].items():
+        print(f"  accuracy, {split}: {metric['accuracy']:.2f} %")
+    print(_verified(card["verification"]))
 
 
 def _verified(verification: dict) -> str:
@@ -342,6 +447,35 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", metavar="DIR", help="folder to write (default: in the run's, by key)")
     command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
+
+    command = _add(commands, pick)
+    command.add_argument("run", help="name of the run, its supernet trained")
+    budget = command.add_mutually_exclusive_group(required=True)
+    for key, (example, what) in PICKED_BY.items():
+        flag, letter = f"--{key.replace('_', '-')}", key[0].upper()
+        budget.add_argument(flag, metavar=letter, help=f"{what} at most, such as {example}")
+    command.add_argument("--export", action="store_true", help="write it as `nas export` does, and verify it")
+    command.add_argument("--output", metavar="DIR", help="folder to write (default: in the run's, by key)")
+    command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
+
+    command = _add(commands, health)
+    command.add_argument("run", help="name of the run, its supernet trained")
+    command.add_argument(
+        "--subnets",
+        type=int,
+        default=24,
+        metavar="N",
+        help="architectures of all costs; more of them keep the earlier ones (default: %(default)s)",
+    )
+    command.add_argument(
+        "--seeds", type=int, default=1, metavar="S", help="trainings of each alone (default: %(default)s)"
+    )
+    command.add_argument(
+        "--epochs", type=float, metavar="E", help="of a training alone (default: the run's, or as before)"
+    )
+    command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
+    command.add_argument("--fresh", action="store_true", help="start over; what was measured is forgotten")
+    _worker_arguments(command)
 
     command = _add(commands, transfer)
     command.add_argument("run", help="name of the run whose cell it is")

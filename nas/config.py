@@ -86,11 +86,18 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
             raise ValueError(f"the experiment has no section {key}; add for example {key}: digits")
     data = content["data"] if isinstance(content["data"], Mapping) else {"name": content["data"]}
     objectives = _objectives(content.get("objectives", ["accuracy", "latency"]))
+    space = read_skeleton(content["space"])
+    training = section(Training, _or_empty(content, "training"), "training")
+    if training.drop_path and "cells" in space:
+        raise ValueError(
+            f"training.drop_path is {training.drop_path!r}, but cells have a drop path of their own; leave it out and "
+            "set space.cells.drop_path"
+        )
     return Experiment(
         name=_name(content.get("name", "experiment")),
         data=section(Data, data, "data"),
-        space=read_skeleton(content["space"]),
-        training=section(Training, _or_empty(content, "training"), "training"),
+        space=space,
+        training=training,
         search=section(Search, _or_empty(content, "search"), "search"),
         objectives=objectives,
         constraints=_constraints(_or_empty(content, "constraints")),

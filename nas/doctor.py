@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-NEEDED = ("torch", "numpy", "onnx", "onnxruntime", "pymoo", "moocore", "sqlalchemy", "safetensors")
+NEEDED = ("torch", "numpy", "onnx", "onnxruntime", "pymoo", "moocore", "sqlalchemy", "alembic", "safetensors")
 FOR_SOME = {"ray": "--workers", "dash": "nas dashboard", "simplejpeg": "fast JPEG folders"}
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas import config
@@ -22,7 +23,7 @@ from search_spaces import Architecture, CellSpace, SearchSpace, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
-from supernets.merging import merged
+from supernets.merging import deployed
 from supernets.operators import OPERATORS
 from supernets.spatial import channels_last
 from supernets.supernet import make_supernet, resize
@@ -84,9 +85,9 @@ class Bench:
         return recalibrate(subnet, self.calibration_images(shape)) if statistics else subnet
 
     def subnet(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
-        """The architecture exported as it is deployed: what branches it was trained in are merged."""
-        subnet = merged(self.branched(architecture, statistics))
-        return channels_last(subnet)
+        """The architecture exported as it is deployed: what branches it was trained in are merged, what is zero
+        all around a kernel is cut."""
+        return channels_last(deployed(self.branched(architecture, statistics)))
 
     def _at(self, name: str, shape: tuple[int, ...]) -> Tensor:
         if (name, shape) not in self._resized:
@@ -160,17 +161,24 @@ def _measured(
     return replace(blank, values=values, intervals=intervals, latency=latency)
 
 
-@torch.inference_mode()
 def accuracy_of(subnet: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Top-1 accuracy in percent of a subnet in evaluation mode on images at its resolution.
 
     Raises:
         FloatingPointError: its output is not a number.
     """
+    return scores_of(subnet, images, labels)[0]
+
+
+@torch.inference_mode()
+def scores_of(subnet: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """As `accuracy_of`, and the mean cross entropy beside it."""
     right = torch.zeros((), dtype=torch.long, device=images.device)
+    loss = torch.zeros((), device=images.device)
     for batch, answers in zip(images.split(BATCH), labels.split(BATCH), strict=True):
         logits = subnet(batch)
         if not torch.isfinite(logits).all():
             raise FloatingPointError("the subnet's output is not a number")
         right += (logits.argmax(1) == answers).sum()
-    return 100 * right.item() / len(labels)
+        loss += F.cross_entropy(logits.float(), answers, reduction="sum")
+    return 100 * right.item() / len(labels), loss.item() / len(labels)

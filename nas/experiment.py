@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,6 +37,9 @@ from nas.search import make_searcher, search
 from nas.storage.records import Candidate, Run, TrainingPoint
 from nas.storage.store import Store
 from search_spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from supernets.samplers.plan import Sampler
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ def open_run(
     space = space_of(experiment, splits)
     check_possible(experiment, space)
     folder = (runs / experiment.name).absolute()
-    with _lock(runs, experiment.name):
+    with lock(runs, experiment.name):
         if fresh:
             _set_aside(store, runs, experiment.name)
         run = _find(store, experiment.name)
@@ -142,16 +146,29 @@ def train_run(opened: Opened, stop: Callable[[], bool], trainer: Callable | None
         )
     store.forget_training_after(name, done)  # steps after the checkpoint are trained again
     store.update_run(name, status="training", message="")
-    ended = (trainer or train_here)(opened, stop)
+    ended = _can_predict(opened, stop, begun=steps > 0) and (trainer or train_here)(opened, stop)
     store.update_run(name, status="searching" if ended else "interrupted")
     return ended
+
+
+def _can_predict(opened: Opened, stop: Callable[[], bool], begun: bool) -> bool:
+    """Measure what a sampler that goes by latency needs, unless it is known; False if `stop` said so before."""
+    from nas.predictors.latency import goes_by_latency, predictor_for
+
+    if not goes_by_latency(opened.experiment.training.sampler):
+        return True
+    predictor = predictor_for(Path(opened.run.folder), opened.experiment, opened.space, stop, begun)
+    if predictor is not None:
+        opened.store.update_run(opened.run.name, facts={"latency prediction": str(predictor)})
+    return predictor is not None
 
 
 def train_here(opened: Opened, stop: Callable[[], bool]) -> bool:
     """Train in this process."""
     from supernets.training import Watcher, progress
 
-    parts = training_parts(opened.experiment, opened.splits, opened.space)
+    folder = Path(opened.run.folder)
+    parts = training_parts(opened.experiment, opened.splits, opened.space, folder=folder)
     done, _ = progress(opened.supernet_file)
     with track("training", parts.steps, done) as shown:
         watcher = Watcher(
@@ -175,13 +192,27 @@ class TrainingParts:
 
 
 def training_parts(
-    experiment: config.Experiment, splits: Splits, space: SearchSpace, rank: int = 0, ranks: int = 1
+    experiment: config.Experiment,
+    splits: Splits,
+    space: SearchSpace,
+    rank: int = 0,
+    ranks: int = 1,
+    sampler: Sampler | None = None,
+    folder: Path | None = None,
 ) -> TrainingParts:
-    """Supernet, sampler and batches of an experiment, made but not begun; the same on every rank."""
+    """Supernet, sampler and batches of an experiment, made but not begun; the same on every rank.
+
+    Args:
+        sampler: plans the steps, and what they cost is not counted; by default the one that the experiment names.
+        folder: of the run, where a sampler that goes by latency finds what predicts it.
+
+    Raises:
+        ValueError, FileNotFoundError: it finds none there, or one of another space or device.
+    """
     import torch
 
     from nas.data.batches import Batches, normalize
-    from supernets.cost import Costs, cost_table
+    from nas.predictors.latency import costs_for
     from supernets.samplers import make_sampler
     from supernets.spatial import channels_last
     from supernets.supernet import make_supernet
@@ -202,7 +233,10 @@ def training_parts(
     )
     steps = settings.steps(batches.steps_per_epoch(ranks))
     supernet = channels_last(make_supernet(space, settings.seed).to(device))
-    sampler = make_sampler(settings.sampler, space, Costs(cost_table(space)), steps)
+    costs = None
+    if sampler is None:
+        costs = costs_for(experiment, space, folder)
+        sampler = make_sampler(settings.sampler, space, costs, steps)
 
     def probe_batch(number: int):
         """The same validation images whenever that number is asked for."""
@@ -213,7 +247,9 @@ def training_parts(
         images = normalize(splits.validation.images[chosen], splits.mean, splits.std, device)
         return images, torch.from_numpy(splits.validation.labels[chosen]).to(device)
 
-    run = partial(train, supernet, batches, probe_batch, sampler, settings, rank=rank, ranks=ranks)
+    run = partial(
+        train, supernet, batches, probe_batch, sampler, settings, rank=rank, ranks=ranks, costs=costs
+    )
     return TrainingParts(run, steps)
 
 
@@ -341,8 +377,14 @@ def _set_aside(store: Store, runs: Path, name: str) -> None:
 
 
 @contextmanager
-def _lock(runs: Path, name: str) -> Iterator[None]:
-    """Hold the name against other processes; released by the system when this one dies."""
+def lock(
+    runs: Path, name: str, way_out: str = "wait for it, or give this one another --name"
+) -> Iterator[None]:
+    """Hold the name against other processes; released by the system when this one dies.
+
+    Raises:
+        Busy: another process holds it.
+    """
     try:
         runs.mkdir(parents=True, exist_ok=True)
         file = open(runs / f".{name}.lock", "a+")  # noqa: SIM115 -- closed by the `with` below
@@ -356,8 +398,7 @@ def _lock(runs: Path, name: str) -> Iterator[None]:
         except OSError:
             file.seek(0)
             raise Busy(
-                f"the run {name} is being carried out by process {file.read().strip() or '?'}; wait for it, "
-                "or give this one another --name"
+                f"the run {name} is being carried out by process {file.read().strip() or '?'}; {way_out}"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
-from nas.storage.records import Candidate
-from search_spaces import Architecture
+Item = TypeVar("Item")  # an architecture, or a request for a trial; it has a `key`
+Outcome = TypeVar("Outcome")  # a candidate, or a trial
 
 
-class Pool(Protocol):
+class Pool(Protocol[Item, Outcome]):
     """Evaluates architectures. What fails is a candidate with an error; a dead worker is nobody's
-    candidate, and its work is done again."""
+    candidate, and its work is done again. Likewise for whatever else is evaluated."""
 
-    def map(self, architectures: Iterable[Architecture]) -> Iterator[Candidate]:
-        """One candidate per architecture, as they come."""
+    def map(self, items: Iterable[Item]) -> Iterator[Outcome]:
+        """One outcome per item, as they come."""
 
     def close(self) -> None: ...
 
 
-class HerePool:
+class HerePool(Generic[Item, Outcome]):
     """One after the other, in this process."""
 
-    def __init__(self, evaluate: Callable[[Architecture], Candidate]):
+    def __init__(self, evaluate: Callable[[Item], Outcome]):
         self.evaluate = evaluate
 
-    def map(self, architectures: Iterable[Architecture]) -> Iterator[Candidate]:
-        yield from map(self.evaluate, architectures)
+    def map(self, items: Iterable[Item]) -> Iterator[Outcome]:
+        yield from map(self.evaluate, items)
 
     def close(self) -> None:
         pass

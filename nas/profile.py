@@ -112,8 +112,9 @@ def check_possible(experiment: config.Experiment, space: SearchSpace) -> None:
 def check_constraints(limits: Sequence[Constraint], table: CostTable) -> None:
     """Raise Infeasible for the first limit that lies outside what the space can cost.
 
-    The least and the most MACs are exact; parameters and bytes are judged by those two architectures
-    and a sample, and refused only if all of them break the limit on the same side.
+    The least and the most MACs are exact, but for kernels that learn their size, of which the largest counts;
+    parameters and bytes are judged by those two architectures and a sample, and refused only if all of them
+    break the limit on the same side.
     """
     random = Random(0)
     architectures = [table.smallest, table.largest, *(table.space.sample(random) for _ in range(1000))]

@@ -25,13 +25,28 @@ VERBS = (
     "profile",
     "report",
     "export",
+    "pick",
+    "health",
     "transfer",
     "verify",
     "dashboard",
     "operators",
     "doctor",
 )
-JSON = ("run", "train", "search", "profile", "report", "export", "transfer", "verify", "operators", "doctor")
+JSON = (
+    "run",
+    "train",
+    "search",
+    "profile",
+    "report",
+    "export",
+    "pick",
+    "health",
+    "transfer",
+    "verify",
+    "operators",
+    "doctor",
+)
 
 
 def nas(*arguments: str, **options) -> subprocess.CompletedProcess:

@@ -222,6 +222,22 @@ def test_the_bins_share_all_draws_and_are_named_by_their_costs():
     assert [sum(shares) for shares in zip(*(trace.y for trace in traces), strict=True)] == [100, 100]
 
 
+@pytest.mark.parametrize(
+    ("sampler", "unit"),
+    [
+        ("shift", "MACs"),
+        ({"name": "shift", "cost": "bytes"}, "B"),
+        ({"name": "sandwich", "of": {"name": "shift", "cost": "latency_ms"}}, "predicted ms"),
+    ],
+)
+def test_bins_are_in_the_unit_of_the_cost_that_the_sampler_goes_by(sampler, unit):
+    run = replace(RUN, experiment=json.dumps({"training": {"sampler": sampler}}))
+
+    drawn = training.figure(POINTS, training.BINS, training._unit(run))
+
+    assert drawn.data[0].name == f"up to 1.00 M {unit}"
+
+
 def test_what_another_sampler_saw_is_drawn_too():
     points = [TrainingPoint(10, {"loss": 2.0, "gradient_norm": 1.0})]
 

@@ -25,6 +25,7 @@ MAY_IMPORT = {
 ONLY_IN = {  # other people's packages that have one room each
     "ray": "workers/",
     "sqlalchemy": "nas/storage/",
+    "alembic": "nas/storage/migrations/",
     "pymoo": "nas/searchers/",
     "moocore": "nas/pareto.py",
     "dash": "dashboard/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sqlite3
 import subprocess
@@ -10,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import create_engine, inspect
 
-from nas.storage.records import Candidate, Constraint, Export, Latency, Objective, Run, TrainingPoint
+from nas.storage import schema
+from nas.storage.migrations import migrate
+from nas.storage.records import Candidate, Constraint, Export, Latency, Objective, Run, TrainingPoint, Trial
 from nas.storage.store import Store
 
 ACCURACY = Objective("accuracy", "accuracy", "%", "maximize")
@@ -39,6 +43,8 @@ DIGITS = Run(
     facts={"torch": "2.13.0"},
 )
 EXPORT = Export("k1", "exports/k1", True, 1e-6, 1.0, 91.5, '{"license": "CC0"}')
+
+TRIAL = Trial("k1", '{"stages": []}', "alone", 1, {"accuracy": 91.25, "epochs": 0.5}, seconds=60.5)
 
 
 def candidate(key, **fields):
@@ -226,6 +232,188 @@ def test_only_a_recorded_candidate_has_an_export(store):
         store.add_export("digits", EXPORT)
 
 
+# -- trials ------------------------------------------------------------------------------------
+
+
+def test_trials_come_back_in_order_of_an_architecture_for_each_kind_and_seed(store):
+    given = [
+        TRIAL,
+        replace(TRIAL, seed=0, values={"accuracy": math.inf}),
+        replace(TRIAL, kind="inherited", seed=0),
+        replace(TRIAL, key="k2", values={"epochs": 3.0}, error="Diverged: it diverged"),
+        Trial("", "", "sampled", values={"edge/0": 1e5, "edge/1": 2e5, "count/0": 7.0}),
+    ]
+
+    for trial in given:
+        store.add_trial("digits", trial)
+
+    assert store.trials("digits") == given
+
+
+def test_a_trial_that_is_no_number_stays_none(store):
+    store.add_trial("digits", replace(TRIAL, values={"loss": math.nan}))
+
+    assert math.isnan(store.trials("digits")[0].values["loss"])
+
+
+def test_a_run_records_a_trial_once(store):
+    store.add_trial("digits", TRIAL)
+
+    with pytest.raises(AssertionError, match="alone k1 with seed 1 of run digits is recorded already"):
+        store.add_trial("digits", replace(TRIAL, error="again"))
+    assert store.trials("digits") == [TRIAL]
+
+
+def test_trials_are_forgotten_of_one_run_alone(store):
+    store.add_run(replace(DIGITS, name="other"))
+    for run in ("digits", "other"):
+        store.add_trial(run, TRIAL)
+
+    store.forget_trials("digits")
+
+    assert (store.trials("digits"), store.trials("other")) == ([], [TRIAL])
+    store.add_trial("digits", TRIAL)
+    assert store.trials("digits") == [TRIAL]
+
+
+# -- older stores ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_url(url):
+    """A store as version 1 made it, with everything in it that it could hold."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        migrate(connection, 0, 1)
+    engine.dispose()
+    raw = sqlite3.connect(engine.url.database)
+    raw.executescript(
+        """
+        DROP TABLE alembic_version;  -- which version 1 did not know of
+        INSERT INTO runs VALUES (1, 'digits', '{"seed": 0}', '{"name": "digits"}', 'runs/digits', 'created', '',
+            '2026-11-20T10:00:00+00:00', '2026-11-20T10:00:00+00:00');
+        INSERT INTO objectives VALUES (1, 0, 'latency', 'latency_ms', 'ms', 'minimize');
+        INSERT INTO objectives VALUES (1, 1, 'accuracy', 'accuracy', '%', 'maximize');
+        INSERT INTO constraints VALUES (1, 0, 'latency_ms', NULL, 2.0), (1, 1, 'accuracy', 50.0, NULL);
+        INSERT INTO facts VALUES (1, 'torch', '2.13.0');
+        INSERT INTO candidates VALUES (1, 1, 'k1', '{"stages": []}', NULL, 2.5, '2026-11-20T10:01:00+00:00');
+        INSERT INTO measurements VALUES (1, 1, 'accuracy', 91.25, NULL, NULL), (1, 1, 'latency_ms', 1.15, 1.1, 1.2);
+        INSERT INTO training_values VALUES (1, 10, 'loss', 1.5);
+        INSERT INTO exports VALUES (1, 1, 'k1', 'exports/k1', 1, 1e-6, 1.0, 91.5, '{}', '2026-11-20T10:02:00+00:00');
+        """
+    )
+    raw.execute("INSERT INTO latencies VALUES (1, 1, ?)", (TIMED.to_json(),))
+    raw.commit()
+    raw.close()
+    return url
+
+
+def contents(store):
+    return (
+        [replace(run, updated="") for run in store.runs()],
+        store.candidates("digits", with_latency=True),
+        store.training_points("digits"),
+        store.exports("digits"),
+    )
+
+
+def version(url):
+    """Of the schema, and the version that Alembic has noted."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        noted = (
+            inspect(connection).has_table("alembic_version")
+            and connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        )
+        number = connection.exec_driver_sql("SELECT version FROM paretoshift_schema").scalar()
+    engine.dispose()
+    return number, noted
+
+
+def test_an_older_store_is_read_as_it_is_and_has_no_trials(old_url):
+    with Store(old_url, create=False) as store:
+        runs, candidates, points, exports = contents(store)
+        assert store.trials("digits") == []
+
+    assert runs == [replace(DIGITS, created="2026-11-20T10:00:00+00:00", updated="")]
+    [found] = candidates
+    assert (found.values, found.intervals) == (
+        {"accuracy": 91.25, "latency_ms": 1.15},
+        {"latency_ms": (1.1, 1.2)},
+    )
+    assert found.latency == TIMED
+    assert points == [TrainingPoint(10, {"loss": 1.5})]
+    assert [one.candidate for one in exports] == ["k1"]
+    assert version(old_url) == (1, False)
+
+
+def test_an_older_store_is_brought_to_today_when_it_is_opened_to_write_and_nothing_is_lost(old_url, caplog):
+    with Store(old_url, create=False) as reader:
+        before = contents(reader)
+        with caplog.at_level(logging.INFO), Store(old_url) as store:
+            assert contents(store) == before
+            store.add_trial("digits", TRIAL)
+
+        assert contents(reader) == before
+        assert reader.trials("digits") == [TRIAL]  # a reader of before sees what is added now
+    assert version(old_url) == (schema.SCHEMA_VERSION, f"{schema.SCHEMA_VERSION:04}")
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "was of version 1 and is of version 2 now" in said
+
+    caplog.clear()
+    with Store(old_url) as store:
+        assert store.trials("digits") == [TRIAL]
+    assert caplog.records == []
+
+
+def test_a_migration_that_fails_leaves_the_store_as_it_was(old_url, tmp_path):
+    with sqlite3.connect(tmp_path / "nas.db") as connection:
+        connection.execute("CREATE TABLE trial_values (mine TEXT)")
+    connection.close()
+
+    with pytest.raises(OSError, match="cannot be opened: table trial_values already exists"):
+        Store(old_url)
+    assert version(old_url) == (1, False)
+    with Store(old_url, create=False) as store:
+        assert store.count_candidates("digits") == 1
+
+
+def test_a_migrated_store_has_the_tables_of_a_new_one(old_url, tmp_path):
+    new_url = f"sqlite:///{tmp_path}/new.db"
+    for url in (old_url, new_url):
+        Store(url).close()
+
+    assert tables_of(old_url) == tables_of(new_url)
+    assert tables_of(new_url).keys() == schema.tables.tables.keys()
+
+
+def tables_of(url):
+    engine = create_engine(url)
+    seen = inspect(engine)
+    tables = {
+        name: (
+            [str(column) for column in seen.get_columns(name)],
+            seen.get_pk_constraint(name),
+            sorted(map(str, seen.get_foreign_keys(name))),
+            seen.get_unique_constraints(name),
+        )
+        for name in seen.get_table_names()
+        if name != "alembic_version"
+    }
+    engine.dispose()
+    return tables
+
+
+def test_stores_that_many_open_at_once_are_migrated_once(old_url):
+    def opened(_):
+        with Store(old_url) as store:
+            return store.count_candidates("digits")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(opened, range(4))) == [1] * 4
+    assert version(old_url) == (2, "0002")
+
+
 # -- opening -----------------------------------------------------------------------------------
 
 
@@ -248,14 +436,17 @@ def test_an_empty_file_is_no_store_to_read_but_a_place_to_make_one(tmp_path, url
     Store(url).close()
 
 
-def test_a_store_of_another_schema_version_is_left_alone(tmp_path, url):
+def test_a_store_of_a_later_schema_version_is_left_alone(tmp_path, url):
     Store(url).close()
     with sqlite3.connect(tmp_path / "nas.db") as connection:
         connection.execute("UPDATE paretoshift_schema SET version = 99")
     connection.close()
 
-    with pytest.raises(ValueError, match="has schema version 99, this paretoshift writes 1; open it with"):
-        Store(url)
+    for create in (True, False):
+        with pytest.raises(
+            ValueError, match="has schema version 99, this paretoshift writes 2; open it with"
+        ):
+            Store(url, create)
 
 
 def test_the_database_of_something_else_is_left_alone(tmp_path, url):

@@ -272,6 +272,41 @@ def test_a_worker_that_cannot_start_ends_the_search_with_the_reason(cluster, tmp
         WorkerPool(cluster, prepare, loudly)
 
 
+def test_outcomes_may_come_as_they_are_ready_and_until_somebody_says_stop(cluster, architectures, tmp_path):
+    from workers.pool import WorkerPool
+
+    slow, *quick = architectures[:4]
+    deadly = architectures[4]
+    prepare, said = partial(Trouble, tmp_path, {deadly.key: 100}, slow.key), []
+    pool = WorkerPool(cluster, prepare, patiently, failed=in_words, in_order=False, stop=lambda: bool(said))
+    try:
+        outcomes = pool.map([slow, deadly, *quick])
+        seen = [next(outcomes) for _ in range(4)]
+        said.append("stop")
+        begun = time.monotonic()
+        assert list(outcomes) == []
+        assert time.monotonic() < begun + 30
+    finally:
+        pool.close()
+
+    assert {one if isinstance(one, str) else one.key for one in seen} == {
+        f"{deadly.key}: WorkerDied",
+        *(one.key for one in quick),
+    }
+
+
+def patiently(trouble: Trouble, architecture: Architecture) -> Candidate:
+    """A minute for the one that fails elsewhere, next to nothing for the others."""
+    trouble.die_if_due(architecture.key)
+    if architecture.key == trouble.failing:
+        time.sleep(60)
+    return trouble.measure(architecture, "accuracy")
+
+
+def in_words(architecture: Architecture, why: str) -> str:
+    return f"{architecture.key}: {why.partition(':')[0]}"
+
+
 class Trouble:
     """What stands for a bench here: counts in files how often an architecture killed its worker."""
 

@@ -4,7 +4,8 @@ What the work raises is its outcome. A worker that dies is nobody's outcome: its
 another. A worker that cannot start ends the search.
 
 Latency is measured by one worker of each host, and only while no other of ours does anything: architectures
-go in rounds, first everything else is measured of a round, by all, then its latency.
+go in rounds, first everything else is measured of a round, by all, then its latency. Where nothing is measured
+so, outcomes may come as they are ready: the trials of a health report do.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from nas.pool import Pool
+from nas.pool import Item, Outcome, Pool
 from nas.storage.records import Candidate
 from search_spaces import Architecture
 from workers.cluster import PATIENCE, Cluster, WorkersFailed, node_name, reason_of, sendable
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 
 ROUND = 4  # architectures per worker between two recordings: what a killed search has to do again, at most
 MOST_DEATHS = 3
+POLL = 0.5  # seconds between two questions whether to stop
 
-Work = Callable[[Any, Architecture], Candidate]  # the first argument is what `prepare` made
+Work = Callable[[Any, Item], Outcome]  # the first argument is what `prepare` made
 
 
 def pool_on_workers(cluster: Cluster) -> Callable[..., Pool]:
@@ -50,14 +52,41 @@ def pool_on_workers(cluster: Cluster) -> Callable[..., Pool]:
     return make_pool
 
 
+def trials_on_workers(cluster: Cluster) -> Callable[..., Pool]:
+    """What `nas.health.measure` makes its pool with."""
+
+    def make_pool(bench, stop: Callable[[], bool]) -> Pool:
+        from nas.trials import carry_out, failed
+
+        experiment, space = sendable(bench.experiment), bench.space.to_json()
+        prepare = partial(prepare_trials, experiment, space, str(bench.folder), bench.fingerprint)
+        return WorkerPool(cluster, prepare, carry_out, failed=failed, in_order=False, stop=stop)
+
+    return make_pool
+
+
 def prepare_bench(experiment: str, supernet_file: str, fingerprint: str):
     """On a worker: the bench, on the very images of the driver."""
     from nas.evaluation import prepare
 
-    bench = prepare(experiment, supernet_file)
+    return _on_the_same_images(prepare(experiment, supernet_file), fingerprint)
+
+
+def prepare_trials(experiment: str, space: str, folder: str, fingerprint: str):
+    """On a worker: what trials need, on the very images of the driver."""
+    from nas.trials import prepare_trials as prepare
+
+    return _on_the_same_images(prepare(experiment, space, folder), fingerprint)
+
+
+def _on_the_same_images(bench, fingerprint: str):
     if bench.fingerprint != fingerprint:
         raise ValueError("the images there are not those of this run; put the same files at the same path")
     return bench
+
+
+def failed_candidate(architecture: Architecture, why: str) -> Candidate:
+    return Candidate(architecture.key, architecture.to_json(), error=why)
 
 
 @dataclass(frozen=True)
@@ -91,8 +120,8 @@ class Evaluator:
     def prepare(self, prepare: Callable[[], Any]) -> None:
         self.bench = prepare()
 
-    def work(self, work: Work, architecture: Architecture) -> Candidate:
-        return work(self.bench, architecture)
+    def work(self, work: Work[Item, Outcome], item: Item) -> Outcome:
+        return work(self.bench, item)
 
 
 @dataclass
@@ -103,23 +132,37 @@ class Worker:
     place: Place
 
 
-class WorkerPool:
-    """See nas.pool.Pool. At most one item per worker is in flight; candidates come in the order of asking.
+class WorkerPool(Generic[Item, Outcome]):
+    """See nas.pool.Pool. At most one item per worker is in flight.
 
     Args:
         prepare: makes what an evaluation needs, once on each worker. An importable function over text and
             paths, never over a network.
         loud: measures what does not mind company.
         quiet: measures the rest, on a host where nothing else of ours runs; not asked for what failed before.
+        failed: the outcome of an item that kills whoever works at it, and why.
+        in_order: outcomes come in the order of asking, some time after they are ready, which `quiet` needs.
+        stop: asked all the while; when it says so, no more outcomes come.
 
     Raises:
         WorkersFailed: a worker cannot start; the message says where and why.
     """
 
-    def __init__(self, cluster: Cluster, prepare: Callable[[], Any], loud: Work, quiet: Work | None = None):
+    def __init__(
+        self,
+        cluster: Cluster,
+        prepare: Callable[[], Any],
+        loud: Work[Item, Outcome],
+        quiet: Work[Item, Outcome] | None = None,
+        failed: Callable[[Item, str], Outcome] = failed_candidate,
+        in_order: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        assert in_order or quiet is None
         self.cluster, self.prepare, self.loud, self.quiet = cluster, prepare, loud, quiet
+        self.failed, self.in_order, self.stop = failed, in_order, stop
         self.workers: list[Worker] = []
-        self.deaths: Counter[str] = Counter()  # by key of the architecture
+        self.deaths: Counter[str] = Counter()  # by key of the item
         try:
             self._start(cluster.workers)
         except BaseException:
@@ -128,14 +171,21 @@ class WorkerPool:
         if quiet is not None:
             _say_where_latency_is_measured(self.workers)
 
-    def map(self, architectures: Iterable[Architecture]) -> Iterator[Candidate]:
+    def map(self, items: Iterable[Item]) -> Iterator[Outcome]:
+        if self.in_order:
+            yield from self._in_rounds(list(items))
+        else:
+            yield from self._each(list(items), self.loud, self._all)
+
+    def _in_rounds(self, waiting: list[Item]) -> Iterator[Outcome]:
         from nas.evaluation import merge
 
-        waiting = list(architectures)
         while waiting:
             size = ROUND * len(self.workers)
             together, waiting = waiting[:size], waiting[size:]
             found = {one.key: one for one in self._each(together, self.loud, self._all)}
+            if len(found) < len(together):
+                return  # it was stopped
             if self.quiet is not None:
                 measurable = [one for one in together if found[one.key].error is None]
                 for candidate in self._each(measurable, self.quiet, self._meters):
@@ -213,44 +263,55 @@ class WorkerPool:
     # -- the work ------------------------------------------------------------------------------
 
     def _each(
-        self, architectures: Sequence[Architecture], work: Work, members: Callable[[], Sequence[Worker]]
-    ) -> Iterator[Candidate]:
-        """The outcomes, as they come; `members` says who works, which changes when one dies."""
-        waiting = deque(architectures)
-        running: dict[ray.ObjectRef, tuple[Worker, Architecture]] = {}
+        self, items: Sequence[Item], work: Work[Item, Outcome], members: Callable[[], Sequence[Worker]]
+    ) -> Iterator[Outcome]:
+        """The outcomes, as they come; `members` says who works, which changes when one dies.
+
+        Raises:
+            WorkersFailed: a worker cannot read or write a file.
+        """
+        waiting = deque(items)
+        running: dict[ray.ObjectRef, tuple[Worker, Item]] = {}
         while waiting or running:
             busy = [worker for worker, _ in running.values()]
             for worker in members():
                 if waiting and worker not in busy:
-                    architecture = waiting.popleft()
-                    running[worker.evaluator.work.remote(work, architecture)] = worker, architecture
-            [done], _ = ray.wait(list(running))
-            worker, architecture = running.pop(done)
+                    item = waiting.popleft()
+                    running[worker.evaluator.work.remote(work, item)] = worker, item
+            ready, _ = ray.wait(list(running), timeout=POLL)
+            if not ready:
+                if self.stop():
+                    return
+                continue
+            worker, item = running.pop(ready[0])
             try:
-                yield ray.get(done)
-            except RayTaskError:
-                raise  # works return what goes wrong with an architecture, so this is our mistake
+                yield ray.get(ready[0])
+            except RayTaskError as error:
+                if isinstance(error, OSError):
+                    where = worker.place.host
+                    raise WorkersFailed(f"the worker on {where} cannot go on: {reason_of(error)}") from error
+                raise  # works return what else goes wrong with an item, so this is our mistake
             except RayError as error:
-                log.warning("the worker on %s died with %s in hand", worker.place.host, architecture.key)
+                log.warning("the worker on %s died with %s in hand", worker.place.host, item.key)
                 log.info("because: %s", error)
                 self._replace(worker)
-                if (candidate := self._given_up(architecture)) is None:
-                    waiting.appendleft(architecture)
+                if (outcome := self._given_up(item)) is None:
+                    waiting.appendleft(item)
                 else:
-                    yield candidate
+                    yield outcome
 
     def _replace(self, dead: Worker) -> None:
         self.workers.remove(dead)
         ray.kill(dead.evaluator)  # if it is only out of reach, it must not come back and measure
         self._start(1)
 
-    def _given_up(self, architecture: Architecture) -> Candidate | None:
-        """A candidate with an error for an architecture that kills whoever evaluates it; None for others."""
-        self.deaths[architecture.key] += 1
-        if self.deaths[architecture.key] < MOST_DEATHS:
+    def _given_up(self, item: Item) -> Outcome | None:
+        """The outcome of an item that kills whoever works at it; None for others."""
+        self.deaths[item.key] += 1
+        if self.deaths[item.key] < MOST_DEATHS:
             return None
         why = f"WorkerDied: {MOST_DEATHS} workers died while they evaluated it; it may need more memory than they have"
-        return Candidate(architecture.key, architecture.to_json(), error=why)
+        return self.failed(item, why)
 
 
 def _ready(evaluator: ray.actor.ActorHandle, place: ray.ObjectRef, prepared: ray.ObjectRef) -> Worker | None:

@@ -218,7 +218,8 @@ def _train(job: Job, rank: int, ranks: int) -> bool:
     _check_shared(Path(job.witness))
     experiment = config.from_json(job.experiment)
     splits = _load(experiment, job.fingerprint)
-    parts = training_parts(experiment, splits, space_of(experiment, splits), rank, ranks)
+    space = space_of(experiment, splits)
+    parts = training_parts(experiment, splits, space, rank, ranks, folder=path.parent)
     done = _same_on_all_ranks(progress(path)[0], ranks)
     if rank > 0:
         return parts.train(path, Watcher(warn=log.info))

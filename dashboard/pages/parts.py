@@ -21,7 +21,11 @@ def page(*children: Component | None) -> html.Div:
 
 def run_header(run: Run, here: str | None = None, candidate: str = "", standing: str = "") -> html.Div:
     """The way back, what is shown and where it stands, and the run's pages; `here` is the one that is shown."""
-    tabs = {"front": routes.run(run.name), "training": routes.training(run.name)}
+    tabs = {
+        "front": routes.run(run.name),
+        "training": routes.training(run.name),
+        "health": routes.health(run.name),
+    }
     above = {"runs": "/"} | ({run.name: routes.run(run.name)} if candidate else {})
     if candidate:
         title = [
@@ -111,14 +115,15 @@ def pairs(rows: Sequence[tuple[str, str]]) -> html.Dl:
     return html.Dl([html.Div([html.Dt(name), html.Dd(value)]) for name, value in rows], className="pairs")
 
 
-def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> html.Div:
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> html.Div:
+    """A table to read; its cells stay on one line if they are numbers."""
     return html.Div(
         html.Table(
             [
                 html.Thead(html.Tr([html.Th(name) for name in head])),
                 html.Tbody([html.Tr([html.Td(cell) for cell in row]) for row in rows]),
             ],
-            className="plain",
+            className="plain numbers" if numbers else "plain",
         ),
         className="scroll",
     )

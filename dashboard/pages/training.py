@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
@@ -11,6 +12,7 @@ from dash.development.base_component import Component
 from dashboard import figures
 from dashboard.pages import parts
 from dashboard.reader import Reader
+from nas.objectives import KEYS
 from nas.storage.records import Run, TrainingPoint
 
 BINS = "cost bins"
@@ -26,7 +28,7 @@ def layout(reader: Reader, name: str) -> Component:
     points = reader.store.training_points(name)
     return parts.page(
         parts.run_header(run, "training"),
-        html.Div(_panels(points), id="training-panels", className="stack"),
+        html.Div(_panels(points, _unit(run)), id="training-panels", className="stack"),
         dcc.Store(id="training-run", data=name),
         dcc.Store(id="training-seen", data=_signs(run, points)),
         parts.tick("training-tick"),
@@ -55,8 +57,8 @@ def register(app: Dash, reader: Reader) -> None:
         points = reader.store.training_points(name)
         news = parts.status(run), _signs(run, points)
         if sorted(shown) != sorted(drawn(points)):
-            return _panels(points), same, *news
-        return no_update, [figure(points, key) for key in shown], *news
+            return _panels(points, _unit(run)), same, *news
+        return no_update, [figure(points, key, _unit(run)) for key in shown], *news
 
 
 def drawn(points: Sequence[TrainingPoint]) -> list[str]:
@@ -68,21 +70,31 @@ def drawn(points: Sequence[TrainingPoint]) -> list[str]:
     return [loss, *bins, *others]
 
 
-def figure(points: Sequence[TrainingPoint], key: str) -> go.Figure:
-    return figures.bins(points) if key == BINS else figures.curve(points, key)
+def figure(points: Sequence[TrainingPoint], key: str, unit: str) -> go.Figure:
+    return figures.bins(points, unit) if key == BINS else figures.curve(points, key)
+
+
+def _unit(run: Run) -> str:
+    """Of the cost that the run's sampler, or the one inside it, cuts in bins."""
+    sampler = json.loads(run.experiment).get("training", {}).get("sampler")
+    while isinstance(sampler, Mapping):
+        if cost := sampler.get("cost"):
+            return ("predicted " if cost == "latency_ms" else "") + KEYS[cost].objective.unit
+        sampler = sampler.get("of")
+    return KEYS["macs"].objective.unit
 
 
 def _signs(run: Run, points: Sequence[TrainingPoint]) -> list:
     return [run.status, run.updated, points[-1].step if points else -1]
 
 
-def _panels(points: Sequence[TrainingPoint]) -> list[Component]:
+def _panels(points: Sequence[TrainingPoint], unit: str) -> list[Component]:
     if not points:
         return [parts.section("Training", html.P("Nothing has been recorded of the training yet."))]
     wide, narrow = [], []
     for key in drawn(points):
         large = key in ("loss", BINS)
-        graph = parts.graph(figure(points, key), 320 if large else 240, id={"curve": key})
+        graph = parts.graph(figure(points, key, unit), 320 if large else 240, id={"curve": key})
         title = key.replace("_", " ").capitalize()
         (wide if large else narrow).append(parts.section(title, graph, note=NOTES.get(key, "")))
     return [*wide, html.Div(narrow, className="halves")]

@@ -8,22 +8,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas.objectives.measure import Measure, Measured
-from nas.storage.records import Objective
+from nas.storage.records import Latency, Objective
 
 if TYPE_CHECKING:
     from torch import nn
 
     from nas.evaluation import Bench
+    from nas.hardware import Device
 
 
-def _latency(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench) -> Measured:
+def fastest(device: Device, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
+    """The record of the form of an exported subnet that the device runs fastest."""
     from supernets.merging import forms
 
     records = [
-        replace(bench.device.measure(network, input_shape), form=form)
-        for form, network in forms(subnet).items()
+        replace(device.measure(network, input_shape), form=form) for form, network in forms(subnet).items()
     ]
-    record = min(records, key=lambda one: one.median_ms)
+    return min(records, key=lambda one: one.median_ms)
+
+
+def _latency(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench) -> Measured:
+    record = fastest(bench.device, subnet, input_shape)
     return Measured(record.median_ms, record.interval_ms, record)
 
 

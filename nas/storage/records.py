@@ -164,7 +164,7 @@ class Run:
 class TrainingPoint:
     """What was seen of the training at one step: loss, learning_rate, images_per_second, and,
     for the shift sampler, `probability/0` ... `probability/K-1` of its cost bins and their upper
-    edges `edge/0` ... `edge/K-1` (in the sampler's cost, MACs)."""
+    edges `edge/0` ... `edge/K-1` (in the cost that the sampler goes by)."""
 
     step: int
     values: Mapping[str, float]
@@ -181,4 +181,26 @@ class Export:
     agreement: float  # share of images on which every form gives the same class
     test_accuracy: float  # %, read once
     card: str  # card.json
+    created: str = field(default_factory=now)
+
+
+TrialKind = Literal["inherited", "uncalibrated", "alone", "sampled"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One accuracy of an architecture: inherited from the supernet, or trained alone.
+
+    `inherited` is with batch-norm statistics of its own, `uncalibrated` with one set of statistics for all;
+    `alone` is trained from the start, for `epochs`. The kind `sampled` is of no architecture: it keeps what
+    the supernet's training sampled, `edge/0` ... `edge/K` in MACs and `count/0` ... `count/K-1`.
+    """
+
+    key: str  # of the architecture
+    architecture: str  # JSON
+    kind: TrialKind
+    seed: int = 0  # of a training alone; 0 for the others
+    values: Mapping[str, float] = field(default_factory=dict)  # accuracy (%), loss, macs, parameters, epochs
+    error: str | None = None
+    seconds: float = 0.0
     created: str = field(default_factory=now)

@@ -3,11 +3,12 @@
 Values are kept tall, one row per measurement, so a new objective is new rows and never a new column.
 Nothing derived is kept: no front, no knee, no median.
 
-A change of these tables is a new SCHEMA_VERSION.
+A change of these tables is a new SCHEMA_VERSION, and a file that brings older stores to it: see migrations/.
 """
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,7 +35,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-SCHEMA_VERSION = 1
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
 
 tables = MetaData()
 
@@ -152,12 +155,39 @@ exports = Table(
     ),
 )
 
+trials = Table(
+    "trials",
+    tables,
+    *_of_run(Column("number", Integer, primary_key=True)),
+    Column("key", Text, nullable=False),  # of the architecture; empty where it is of none
+    Column("architecture", Text, nullable=False),  # JSON
+    Column("kind", Text, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("error", Text),  # NULL: measured
+    Column("seconds", Double, nullable=False),
+    Column("created", Text, nullable=False),
+    UniqueConstraint("run_id", "key", "kind", "seed"),
+)
+
+trial_values = Table(
+    "trial_values",
+    tables,
+    Column("run_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Double),  # NULL: not a number
+    ForeignKeyConstraint(["run_id", "number"], ["trials.run_id", "trials.number"], ondelete="CASCADE"),
+)
+
 
 # -- opening -----------------------------------------------------------------------------------
 
 
 def connect(url: str, create: bool) -> Engine:
-    """An engine over the store at `url`, its tables made if `create`, its schema version checked.
+    """An engine over the store at `url`, its schema version checked.
+
+    With `create` its tables are made, or brought to today's version. Without, nothing is changed: an older
+    store is read as it is.
 
     A connection with the execution option `immediate` begins its transactions as a writer.
     """
@@ -252,12 +282,16 @@ def _engine(place: URL, create: bool) -> Engine:
 def _check_schema(connection: Connection, place: URL, create: bool) -> None:
     present = inspect(connection).get_table_names()
     if schema.name in present:
-        version = connection.scalar(select(schema.c.version))
-        if version != SCHEMA_VERSION:
+        asked = select(schema.c.version)
+        # to write, PostgreSQL lets the second wait here until the first has migrated
+        version = connection.scalar(asked.with_for_update() if create else asked)
+        if version > SCHEMA_VERSION:
             raise ValueError(
                 f"the store {place} has schema version {version}, this paretoshift writes {SCHEMA_VERSION}; "
                 f"open it with the paretoshift that wrote it, or name another store with --store"
             )
+        if version < SCHEMA_VERSION and create:
+            _migrate(connection, place, version)
     elif present and connection.dialect.name == "sqlite":
         raise ValueError(f"{place} is a database of something else; name another store with --store")
     elif create:
@@ -265,3 +299,20 @@ def _check_schema(connection: Connection, place: URL, create: bool) -> None:
         connection.execute(insert(schema).values(version=SCHEMA_VERSION))
     else:
         raise FileNotFoundError(f"there is no store in {place}; `nas run` makes one, --store names another")
+
+
+def _migrate(connection: Connection, place: URL, version: int) -> None:
+    from nas.storage.migrations import migrate  # Alembic takes a while to load, and is hardly ever needed
+
+    migrate(connection, version, SCHEMA_VERSION)
+    log.warning(
+        "the store %s was of version %d and is of version %d now; an older paretoshift cannot open it any more",
+        place,
+        version,
+        SCHEMA_VERSION,
+    )
+
+
+def has(connection: Connection, table: Table) -> bool:
+    """Whether the table is there: not in an older store that was opened to read."""
+    return inspect(connection).has_table(table.name)

@@ -35,9 +35,19 @@ from nas.storage.records import (
     Run,
     RunStatus,
     TrainingPoint,
+    Trial,
     now,
 )
-from nas.storage.schema import candidates, exports, latencies, measurements, runs, training_values
+from nas.storage.schema import (
+    candidates,
+    exports,
+    latencies,
+    measurements,
+    runs,
+    training_values,
+    trial_values,
+    trials,
+)
 
 
 class Store:
@@ -48,11 +58,12 @@ class Store:
     """
 
     def __init__(self, url: str = "sqlite:///nas.db", create: bool = True):
-        """Open the store at `url`, making it if it is not there and `create` is true.
+        """Open the store at `url`; if `create` is true, to write: one that is not there is made, an older
+        one brought to today's version. Otherwise it stays as it is, and what it has no table for is empty.
 
         Raises:
             FileNotFoundError: there is none, or no folder to make it in.
-            ValueError: it is no store, or one of another schema version.
+            ValueError: it is no store, or one of a later schema version.
             OSError: it cannot be read or written.
         """
         self._engine = schema.connect(url, create)
@@ -218,6 +229,33 @@ class Store:
             mine = training_values.c.run_id == run_id
             connection.execute(delete(training_values).where(mine, training_values.c.step > step))
 
+    # -- trials --------------------------------------------------------------------------------
+
+    def add_trial(self, run: str, trial: Trial) -> None:
+        """Record a trial; a run has one of an architecture, a kind and a seed."""
+        with self._write_run(run) as (connection, run_id):
+            mine = trials.c.run_id == run_id
+            same = [trials.c[name] == getattr(trial, name) for name in ("key", "kind", "seed")]
+            known = connection.scalar(select(trials.c.number).where(mine, *same))
+            what = f"{trial.kind} {trial.key} with seed {trial.seed}"
+            assert known is None, f"{what} of run {run} is recorded already, as trial {known}"
+            last = connection.scalar(select(func.coalesce(func.max(trials.c.number), 0)).where(mine))
+            place = {"run_id": run_id, "number": last + 1}
+            _insert(connection, trials, [place | {name: getattr(trial, name) for name in _TRIAL}])
+            rows = [{"key": key, "value": _number(value)} for key, value in trial.values.items()]
+            _insert(connection, trial_values, [place | row for row in rows])
+
+    def trials(self, run: str) -> list[Trial]:
+        """The run's trials, in the order in which they were recorded."""
+        with self._read() as connection:
+            run_id = _run_id(connection, run)
+            return _trials(connection, run_id) if schema.has(connection, trials) else []
+
+    def forget_trials(self, run: str) -> None:
+        """Drop all trials of a run, which are about to be done again."""
+        with self._write_run(run) as (connection, run_id):
+            connection.execute(delete(trials).where(trials.c.run_id == run_id))
+
     # -- exports -------------------------------------------------------------------------------
 
     def add_export(self, run: str, export: Export) -> None:
@@ -365,6 +403,21 @@ def _candidates(
         for row in rows
         for n in [row["number"]]
     ]
+
+
+_TRIAL = ("key", "architecture", "kind", "seed", "error", "seconds", "created")
+
+
+def _trials(connection: Connection, run_id: int) -> list[Trial]:
+    # first of all: what is added in between is then whole or not there at all
+    rows = connection.execute(
+        select(trials.c[("number", *_TRIAL)]).where(trials.c.run_id == run_id).order_by(trials.c.number)
+    ).all()
+    values: dict[int, dict[str, float]] = defaultdict(dict)
+    found = select(trial_values.c["number", "key", "value"]).where(trial_values.c.run_id == run_id)
+    for number, key, value in connection.execute(found):
+        values[number][key] = _nan(value)
+    return [Trial(**dict(zip(_TRIAL, row, strict=True)), values=values[number]) for number, *row in rows]
 
 
 # -- records to rows ---------------------------------------------------------------------------

@@ -1,0 +1,250 @@
+"""The health of a supernet in words, as tables and for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from nas.profile_view import quantity
+from nas.rank_statistics import Estimate
+from nas.ranking import TOP, TOP_SHARE, Bin, Health
+
+FEWEST = 10  # architectures, below which there is no verdict
+ENOUGH = 50
+CHANCE = 1.96  # standard errors
+
+
+class Verdict(NamedTuple):
+    """What a supernet's ranking may be used for, in a word, and the numbers that say so."""
+
+    word: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.why}"
+
+
+def verdict(health: Health) -> Verdict:
+    """Whether the inherited accuracies rank better than chance, and better than counting MACs does.
+
+    Over all architectures or within the cost bins; each by the 95 % interval of the difference.
+    """
+    taus, n = health.taus, health.architectures
+    if n < FEWEST or taus.inherited is None:
+        return Verdict("Too early to say", f"{_counted(n)} measured both ways; {ENOUGH} make a report")
+    ranked = f"inherited accuracy ranks {n} architectures with τ {with_interval(taus.inherited)}"
+    if taus.over_macs is not None:
+        against = f"{ranked}; counting MACs gives {taus.macs.value:.2f}"
+        if taus.over_macs.is_zero_outside and taus.over_macs.value < 0:
+            return Verdict("No", f"{against}, which is better{_ceiling(health)}")
+    if not taus.inherited.above_zero or taus.inherited.value < CHANCE * health.null_error:
+        return Verdict("Not shown", f"{ranked}, which chance could give as well (up to {_chance(health)})")
+    if taus.over_macs is None:
+        return Verdict("Unknown", f"{ranked}, but MACs do not rank them, so nothing tells what that is worth")
+    return _beside_macs(health, against, _ceiling(health))
+
+
+def _beside_macs(health: Health, against: str, ceiling: str) -> Verdict:
+    """Of a ranking that is better than chance, and not worse than MACs."""
+    taus = health.taus
+    inside, over_inside = taus.within, taus.over_macs_within
+    within = "" if inside is None else f"; within cost bins τ is {with_interval(inside)}"
+    if taus.over_macs.above_zero:
+        better = f"{against}, so it is better by {with_interval(taus.over_macs)}{within}"
+        if inside is not None and not inside.above_zero:
+            why = f"{better}, so networks of about the same cost may not be told apart{ceiling}"
+            return Verdict("In part", why)
+        return Verdict("Yes", f"{better}{ceiling}")
+    if over_inside is not None and over_inside.above_zero:
+        macs = f", where MACs give {taus.macs_within.value:.2f}"
+        return Verdict("Yes", f"{against}, hardly less{within}{macs}{ceiling}")
+    return Verdict("Not shown", f"{against}, and the difference may be chance{within}{ceiling}")
+
+
+def _ceiling(health: Health) -> str:
+    if health.taus.seeds is None:
+        return "; how well two seeds alone agree is not known yet"
+    return f"; two seeds alone agree with τ {health.taus.seeds.value:.2f}"
+
+
+def print_health(health: Health) -> None:
+    """What a tired person asks first, then every number with its interval."""
+    from nas.report import console, plain_table
+
+    out = console()
+    out.print(f"Can its ranking be trusted? {verdict(health)}.", soft_wrap=True)
+    for line in remarks(health):
+        out.print(line, soft_wrap=True)
+    for heading, rows in tables(health):
+        if rows:
+            out.print()
+            table = plain_table()
+            for number, name in enumerate(heading):
+                table.add_column(name, justify="right" if number else "left", no_wrap=True)
+            for row in rows:
+                table.add_row(*row)
+            out.print(table)
+
+
+def remarks(health: Health) -> Iterator[str]:
+    """What must be known beside the tables, one sentence each."""
+    n = health.architectures
+    if health.null_error is not None:
+        few = "" if n >= ENOUGH else f"; {ENOUGH} or more are recommended"
+        chance = f"without any relation τ would lie within ±{_chance(health)} in 95 of 100 such reports"
+        length = "" if health.epochs is None else f" for {count(health.epochs, 'epoch')}"
+        times = "once" if health.seeds == 1 else f"up to {health.seeds} times"
+        yield f"{_counted(n)}, each trained alone {times}{length}: {chance}{few}."
+    if health.top is not None:
+        top = health.top
+        yield (
+            f"Of the {top.size} ranked best ({100 * TOP_SHARE:.0f} %), {100 * top.precision:.0f} % are among the "
+            f"{top.size} that are best alone. Of the top {TOP}, the best is alone number {top.best_rank:g} of {n}, "
+            f"the worst number {top.worst_rank:g}."
+        )
+    if health.gap is not None:
+        yield f"Inherited accuracy less accuracy alone: {with_interval(health.gap, '+.2f')} points."
+    if health.calibration is not None:
+        one = health.calibration
+        yield (
+            f"Batch-norm statistics of their own are worth {with_interval(one.gain, '+.2f')} points to {one.count} "
+            f"subnets: {one.inherited:.2f} % with, {one.uncalibrated:.2f} % without."
+        )
+    if health.seconds_alone or health.seconds_inherited:
+        yield (
+            f"Cost: {duration(health.seconds_alone)} of training alone, "
+            f"{duration(health.seconds_inherited)} of evaluation, summed over processes."
+        )
+    if health.waiting:
+        yield f"{_counted(health.waiting)} not yet trained alone."
+    if health.failed:
+        yield f"{count(health.failed, 'trial')} failed and {'is' if health.failed == 1 else 'are'} left out."
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def tables(health: Health) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Headings and rows: taus, cost bins, operators, sampled cost; without rows where nothing is known."""
+    return [tau_table(health), bin_table(health), usage_table(health), sampled_table(health)]
+
+
+def tau_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    taus = health.taus
+    named = [
+        ("inherited accuracy", taus.inherited),
+        ("inherited loss", taus.loss),
+        ("inherited accuracy, all rounded to 0.1", taus.sparse),
+        ("inherited accuracy, one set of statistics for all", taus.uncalibrated),
+        ("baseline: MACs", taus.macs),
+        ("baseline: parameters", taus.parameters),
+        (f"within {len(health.bins)} cost bins: inherited accuracy", taus.within),
+        (f"within {len(health.bins)} cost bins: MACs", taus.macs_within),
+        ("ceiling: one seed against another", taus.seeds),
+        ("inherited accuracy against one seed", taus.one_seed if taus.seeds else None),
+    ]
+    rows = [(name, f"{one.value:.2f}", interval(one)) for name, one in named if one is not None]
+    return ("ranking", "τ", "95 % interval"), rows
+
+
+def bin_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    heading = (
+        "MACs",
+        "architectures",
+        "inherited (%)",
+        "alone (%)",
+        "gap",
+        "rank difference",
+        "95 % interval",
+        "τ",
+    )
+    rows = [
+        (
+            bin_name(one),
+            str(one.count),
+            f"{one.inherited:.2f}",
+            f"{one.alone:.2f}",
+            f"{one.gap.value:+.2f}",
+            f"{one.difference.value:+.3f}",
+            interval(one.difference, "+.3f"),
+            "-" if one.tau is None else f"{one.tau:.2f}",
+        )
+        for one in health.bins
+    ]
+    return heading, rows if len(rows) > 1 else []  # all together are no bin
+
+
+def usage_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    heading = ("operator or setting", "architectures", "rank difference", "95 % interval", "")
+    rows = [
+        (
+            one.name,
+            str(one.count),
+            f"{one.difference.value:+.3f}",
+            interval(one.difference, "+.3f"),
+            judged(one.difference),
+        )
+        for one in health.usages
+    ]
+    return heading, rows
+
+
+def sampled_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    if health.sampled is None:
+        return ("MACs", "sampled in training", "share"), []
+    edges, counts = health.sampled.edges, health.sampled.counts
+    total = max(sum(counts), 1)
+    rows = [
+        (f"{quantity(low)} to {quantity(high)}", f"{several:,}", f"{100 * several / total:.1f} %")
+        for low, high, several in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+    return ("MACs", "sampled in training", "share"), rows
+
+
+def health_as_json(health: Health) -> dict[str, Any]:
+    """Everything that is known, with the verdict; what is not known is null."""
+    return {"verdict": verdict(health)._asdict(), **asdict(health)}
+
+
+# -- words -------------------------------------------------------------------------------------
+
+
+def bin_name(one: Bin) -> str:
+    return f"{quantity(one.low)} to {quantity(one.high)}" if one.low < one.high else quantity(one.low)
+
+
+def judged(difference: Estimate) -> str:
+    """A bias that its interval shows, in a word."""
+    if not difference.is_zero_outside:
+        return ""
+    return "underestimated" if difference.value > 0 else "overestimated"
+
+
+def interval(one: Estimate, digits: str = ".2f") -> str:
+    return "-" if one.low is None else f"{one.low:{digits}} to {one.high:{digits}}"
+
+
+def with_interval(one: Estimate, digits: str = ".2f") -> str:
+    return f"{one.value:{digits}}" + ("" if one.low is None else f" ({interval(one, digits)})")
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3.5 min, 2.1 h."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _chance(health: Health) -> str:
+    return f"{CHANCE * health.null_error:.2f}"
+
+
+def count(several: float, one: str) -> str:
+    """`1 training`, `2 trainings`."""
+    return f"{several:,g} {one if several == 1 else one + 's'}"
+
+
+def _counted(several: int) -> str:
+    return count(several, "architecture")

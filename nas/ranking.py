@@ -1,0 +1,403 @@
+"""What a supernet's rankings are worth: inherited accuracies against those of the same networks trained alone.
+
+The criteria are those of X. Ning et al., "Evaluating efficient performance estimators of neural architectures",
+NeurIPS 2021; their definitions are in `nas.rank_statistics`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from nas.rank_statistics import (
+    Estimate,
+    Pair,
+    best_rank,
+    mean_interval,
+    mean_tau,
+    null_error,
+    precision_at,
+    rank_difference,
+    resamples,
+    tau,
+    tau_difference,
+    worst_rank,
+)
+from nas.storage.records import Trial
+from search_spaces import Architecture, CellArchitecture, architecture_from_json
+from search_spaces.parts import short
+
+TOP_SHARE = 0.2
+TOP = 5
+PER_BIN = 8  # architectures that a cost bin should have
+MOST_BINS = 8
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One architecture that was measured both ways; accuracies in %, `alone` the mean over its seeds."""
+
+    key: str
+    macs: float | None
+    parameters: float | None
+    inherited: float
+    uncalibrated: float | None  # with one set of batch-norm statistics for all
+    alone: float
+    seeds: int
+    bin: int | None  # index in `Health.bins`
+    difference: float  # of ranks, over n; positive: underestimated
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Architectures of about the same cost, between `low` and `high` MACs, both among them."""
+
+    low: float
+    high: float
+    count: int
+    inherited: float  # mean accuracy, %
+    alone: float
+    gap: Estimate  # inherited - alone, percentage points
+    difference: Estimate  # mean rank difference; positive: underestimated
+    tau: float | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How the networks that use an operator, or a setting, are ranked; those weigh more that use it more."""
+
+    name: str
+    count: int  # architectures that have it
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Taus:
+    """Kendall's tau-b against accuracy alone, of what could rank architectures; None where it has none."""
+
+    inherited: Estimate | None  # accuracy with the supernet's weights
+    loss: Estimate | None  # their loss, the less the better
+    sparse: Estimate | None  # both accuracies rounded to 0.1 points first
+    uncalibrated: Estimate | None  # accuracy without batch-norm statistics of its own
+    macs: Estimate | None
+    parameters: Estimate | None
+    within: Estimate | None  # inherited, mean over the cost bins
+    macs_within: Estimate | None
+    one_seed: Estimate | None  # inherited against one seed alone, mean over the seeds: compares with `seeds`
+    seeds: Estimate | None  # between two seeds alone, mean over their pairs: the ceiling
+    over_macs: Estimate | None  # inherited - macs, on the same resamples
+    over_macs_within: Estimate | None
+
+
+@dataclass(frozen=True)
+class Top:
+    """What the estimated best are truly worth; ranks count from 1, of n."""
+
+    size: int  # how many the best `TOP_SHARE` are
+    precision: float  # share of the estimated best that are among the true best; chance gives TOP_SHARE
+    best_rank: float  # of the estimated best TOP
+    worst_rank: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What batch-norm statistics of their own are worth to the networks that were measured with and without."""
+
+    count: int
+    inherited: float  # mean accuracy, %
+    uncalibrated: float
+    gain: Estimate  # percentage points
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Which costs the supernet's training drew: `counts` between consecutive `edges`, in MACs."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Health:
+    """Everything that the trials of a run tell of its supernet; None where they tell nothing of it."""
+
+    architectures: int  # measured both ways: n of everything below
+    waiting: int  # inherited is known, alone not yet
+    failed: int  # trials that ended in an error, and whose result is no number
+    seeds: int  # most trainings alone of one architecture
+    epochs: float | None  # of a training alone; a run's are equally long
+    null_error: float | None  # of tau, if there were no relation
+    taus: Taus
+    top: Top | None
+    gap: Estimate | None  # inherited - alone, percentage points
+    calibration: Calibration | None
+    bins: tuple[Bin, ...]
+    usages: tuple[Usage, ...]  # the most underestimated first
+    sampled: Sampled | None
+    seconds_inherited: float  # that all evaluations took
+    seconds_alone: float  # that all trainings took
+    compared: tuple[Compared, ...]  # in ascending order of MACs
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is known of one architecture; NaN for what is not."""
+
+    key: str
+    architecture: str
+    macs: float
+    parameters: float
+    inherited: float
+    loss: float
+    uncalibrated: float
+    alone: dict[int, float]  # accuracy by seed
+
+    @property
+    def mean_alone(self) -> float:
+        return float(np.mean(list(self.alone.values())))
+
+
+def health_of(trials: Iterable[Trial]) -> Health:
+    """The report on a supernet, from what was measured so far; the same trials always give the same."""
+    trials = list(trials)
+    good = [one for one in trials if one.kind == "sampled" or _succeeded(one)]
+    known = _subjects(good)
+    both = sorted(
+        (one for one in known if one.alone and math.isfinite(one.inherited)),
+        key=lambda one: (one.macs, one.key),
+    )
+    bins = _bins_of(both)
+    inherited, alone = _column(both, "inherited"), _column(both, "mean_alone")
+    difference = rank_difference(inherited, alone) if both else np.zeros(0)
+    return Health(
+        architectures=len(both),
+        waiting=sum(not one.alone and math.isfinite(one.inherited) for one in known),
+        failed=len(trials) - len(good),
+        seeds=max((len(one.alone) for one in both), default=0),
+        epochs=next((one.values.get("epochs") for one in good if one.kind == "alone"), None),
+        null_error=null_error(len(both)),
+        taus=_taus(both, bins),
+        top=_top(both),
+        gap=mean_interval(inherited - alone) if both else None,
+        calibration=_calibration(known),
+        bins=tuple(_bin(both, bins == number, difference) for number in range(bins.max(initial=-1) + 1)),
+        usages=_usages(both, difference),
+        sampled=_sampled(trials),
+        seconds_inherited=sum(one.seconds for one in trials if one.kind == "inherited"),
+        seconds_alone=sum(one.seconds for one in trials if one.kind == "alone"),
+        compared=tuple(_compared(*row) for row in zip(both, bins, difference, strict=True)),
+    )
+
+
+# -- what was measured -------------------------------------------------------------------------
+
+
+def _succeeded(trial: Trial) -> bool:
+    return trial.error is None and math.isfinite(trial.values.get("accuracy", math.nan))
+
+
+def _subjects(trials: Iterable[Trial]) -> list[_Subject]:
+    """One per architecture, in order of their keys."""
+    by_key: dict[str, list[Trial]] = defaultdict(list)
+    for one in trials:
+        if one.kind != "sampled":
+            by_key[one.key].append(one)
+    return [_subject(key, by_key[key]) for key in sorted(by_key)]
+
+
+def _subject(key: str, found: Sequence[Trial]) -> _Subject:
+    def value(name: str, *kinds: str) -> float:
+        said = (one.values[name] for one in found if one.kind in kinds and name in one.values)
+        return next((float(one) for one in said if math.isfinite(one)), math.nan)
+
+    everywhere = ("inherited", "uncalibrated", "alone")
+    return _Subject(
+        key,
+        found[0].architecture,
+        value("macs", *everywhere),
+        value("parameters", *everywhere),
+        value("accuracy", "inherited"),
+        value("loss", "inherited"),
+        value("accuracy", "uncalibrated"),
+        {one.seed: one.values["accuracy"] for one in found if one.kind == "alone"},
+    )
+
+
+def _compared(one: _Subject, number: int, difference: float) -> Compared:
+    return Compared(
+        one.key,
+        _number(one.macs),
+        _number(one.parameters),
+        one.inherited,
+        _number(one.uncalibrated),
+        one.mean_alone,
+        len(one.alone),
+        None if number < 0 else int(number),
+        float(difference),
+    )
+
+
+def _sampled(trials: Iterable[Trial]) -> Sampled | None:
+    values = next((one.values for one in reversed(list(trials)) if one.kind == "sampled"), None)
+    if values is None:
+        return None
+    total = sum(name.startswith("count/") for name in values)
+    edges = tuple(float(values[f"edge/{k}"]) for k in range(total + 1))
+    return Sampled(edges, tuple(int(values[f"count/{k}"]) for k in range(total)))
+
+
+# -- cost bins ---------------------------------------------------------------------------------
+
+
+def _bins_of(subjects: Sequence[_Subject]) -> np.ndarray:
+    """The cost bin of each, (n,), -1 without MACs: as many equally full bins as `PER_BIN` allows, cheap first.
+
+    The subjects are in ascending order of MACs. Those of equal MACs share a bin.
+    """
+    macs = _column(subjects, "macs")
+    known = np.flatnonzero(np.isfinite(macs))
+    bins = np.full(len(subjects), -1)
+    if len(known):
+        several = min(max(len(known) // PER_BIN, 1), MOST_BINS)
+        borders = [part[0] for part in np.array_split(known, several)]
+        starts = np.unique(macs[borders])  # so that equals stay together
+        bins[known] = np.searchsorted(starts, macs[known], side="right") - 1
+    return bins
+
+
+def _bin(subjects: Sequence[_Subject], members: np.ndarray, difference: np.ndarray) -> Bin:
+    macs, inherited, alone = (
+        _column(subjects, name)[members] for name in ("macs", "inherited", "mean_alone")
+    )
+    return Bin(
+        float(macs.min()),
+        float(macs.max()),
+        int(members.sum()),
+        float(inherited.mean()),
+        float(alone.mean()),
+        mean_interval(inherited - alone),
+        mean_interval(difference[members]),
+        tau(inherited, alone),
+    )
+
+
+# -- taus --------------------------------------------------------------------------------------
+
+
+def _taus(both: Sequence[_Subject], bins: np.ndarray) -> Taus:
+    weights = resamples(len(both))
+    inherited, alone, macs = (_column(both, name) for name in ("inherited", "mean_alone", "macs"))
+    within, macs_within = _within(inherited, alone, bins), _within(macs, alone, bins)
+    seeds = _seed_columns(both)
+
+    def against_alone(estimated: np.ndarray) -> Estimate | None:
+        return mean_tau([(estimated, alone)], weights)
+
+    return Taus(
+        inherited=against_alone(inherited),
+        loss=against_alone(-_column(both, "loss")),
+        sparse=mean_tau([(np.round(inherited, 1), np.round(alone, 1))], weights),
+        uncalibrated=against_alone(_column(both, "uncalibrated")),
+        macs=against_alone(macs),
+        parameters=against_alone(_column(both, "parameters")),
+        within=mean_tau(within, weights),
+        macs_within=mean_tau(macs_within, weights),
+        one_seed=mean_tau([(inherited, column) for column in seeds], weights),
+        seeds=mean_tau(list(combinations(seeds, 2)), weights),
+        over_macs=tau_difference([(inherited, alone)], [(macs, alone)], weights),
+        over_macs_within=tau_difference(within, macs_within, weights),
+    )
+
+
+def _within(estimated: np.ndarray, alone: np.ndarray, bins: np.ndarray) -> list[Pair]:
+    """A pair per bin; a single bin says nothing that the whole does not."""
+    several = range(bins.max(initial=-1) + 1)
+    return [(np.where(bins == one, estimated, np.nan), alone) for one in several] if len(several) > 1 else []
+
+
+def _seed_columns(subjects: Sequence[_Subject]) -> list[np.ndarray]:
+    """The accuracies of each seed, (n,)."""
+    seeds = sorted({seed for one in subjects for seed in one.alone})
+    return [np.array([one.alone.get(seed, math.nan) for one in subjects]) for seed in seeds]
+
+
+def _top(both: Sequence[_Subject]) -> Top | None:
+    """Equal accuracies are told apart by their loss."""
+    if len(both) < 2 * TOP:
+        return None
+    loss = np.nan_to_num(_column(both, "loss"), nan=math.inf)
+    order = np.lexsort((-loss, _column(both, "inherited")))
+    estimated, alone = np.empty(len(both)), _column(both, "mean_alone")
+    estimated[order] = np.arange(len(both))
+    return Top(
+        max(1, round(TOP_SHARE * len(both))),
+        precision_at(estimated, alone, TOP_SHARE),
+        best_rank(estimated, alone, TOP),
+        worst_rank(estimated, alone, TOP),
+    )
+
+
+# -- calibration and operators -----------------------------------------------------------------
+
+
+def _calibration(subjects: Iterable[_Subject]) -> Calibration | None:
+    pairs = np.array([(one.inherited, one.uncalibrated) for one in subjects]).reshape(-1, 2)
+    inherited, uncalibrated = pairs[np.isfinite(pairs).all(axis=1)].T
+    if not len(inherited):
+        return None
+    gain = mean_interval(inherited - uncalibrated)
+    return Calibration(len(inherited), float(inherited.mean()), float(uncalibrated.mean()), gain)
+
+
+def _usages(both: Sequence[_Subject], difference: np.ndarray) -> tuple[Usage, ...]:
+    """Of everything that some use more than others, how they are ranked: the mean rank difference of the
+    networks that have it, each weighted by the share of its blocks that have it."""
+    shares = [block_shares(architecture_from_json(one.architecture)) for one in both]
+    columns: dict[tuple[float, ...], str] = {}  # a setting that always comes with its operator says no more
+    for name in sorted({name for one in shares for name in one}):
+        columns.setdefault(tuple(one.get(name, 0.0) for one in shares), name)
+    usages = [
+        _usage(name, np.array(column), difference) for column, name in columns.items() if np.ptp(column)
+    ]
+    return tuple(sorted(usages, key=lambda one: (-one.difference.value, one.name)))
+
+
+def _usage(name: str, shares: np.ndarray, difference: np.ndarray) -> Usage:
+    having = shares > 0
+    return Usage(name, int(having.sum()), mean_interval(difference[having], shares[having]))
+
+
+def block_shares(architecture: Architecture | CellArchitecture) -> dict[str, float]:
+    """Which share of its blocks has each operator, setting, expansion and attention; of cells, of their paths.
+
+    Settings are named after their operator: `depthwise kernel_size=5`.
+    """
+    if isinstance(architecture, CellArchitecture):
+        cells = (*architecture.normal, *architecture.reduction)
+        rows = [[path.operator] for block in cells for path in block.paths]
+    else:
+        rows = [
+            [
+                one.operator,
+                *(f"{one.operator} {name}={short(value)}" for name, value in one.settings),
+                f"expansion ×{one.expansion:g}",
+                f"attention {one.attention}",
+            ]
+            for stage in architecture.stages
+            for one in stage.blocks
+        ]
+    counted = Counter(name for row in rows for name in row)
+    return {name: times / len(rows) for name, times in counted.items()}
+
+
+def _column(subjects: Sequence[_Subject], name: str) -> np.ndarray:
+    return np.array([getattr(one, name) for one in subjects], float)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
