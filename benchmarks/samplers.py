@@ -65,7 +65,7 @@ EQUAL = ("steps", "macs", "seconds")
 BINS, PER_BIN = 8, 4
 BATCH = 64
 TEST_IMAGES, CALIBRATION_IMAGES = 2000, 512
-PILOT_ROUNDS, PILOT_STEPS = 4, 100
+PILOT_ROUNDS, PILOT_STEPS = 2, 100
 
 SKELETON = {
     "name": "samplers",

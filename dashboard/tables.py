@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dashboard import routes, words
 from dashboard.standing import Standing
 from dashboard.words import Quantity, quantity
-from nas.storage.records import Candidate, Export, Latency, Run
+from nas.objectives import KEYS
+from nas.storage.records import Candidate, Export, Latency, Objective, Run
 
 Rows = list[dict]
 LINK = {"cellRenderer": "PageLink", "pinned": "left", "cellClass": "key", "width": 118, "flex": 0}
@@ -15,24 +16,30 @@ LINK = {"cellRenderer": "PageLink", "pinned": "left", "cellClass": "key", "width
 
 def run_table(runs: Sequence[tuple[Run, Standing]]) -> tuple[list[dict], Rows]:
     """Columns and rows of the list of runs: for each objective the best value on the front."""
-    best = {one.key: quantity(run, one.key) for run, _ in runs for one in run.objectives}
+    best = {_best_field(one): quantity(run, one.key) for run, _ in runs for one in run.objectives}
     columns = [
         {"field": "name", "headerName": "run", **LINK, "width": 220},
         {"field": "status", "headerName": "status", "cellRenderer": "Status", "minWidth": 110},
         {"field": "candidates", **_numeric("candidates")},
         {"field": "front", **_numeric("on the front")},
-        *(_column(what, f"best {what.label}") for what in best.values()),
+        *(_column(what, f"best {what.label}") | {"field": field} for field, what in best.items()),
         {"field": "created", "headerName": "started (UTC)", "minWidth": 160},
         {"field": "updated", "headerName": "updated (UTC)", "minWidth": 160},
     ]
     return columns, [_run_row(run, standing) for run, standing in runs]
 
 
+def _best_field(one: Objective) -> str:
+    """The column of an objective; two runs may mean different things by one key, in different units."""
+    ours = one.key not in KEYS or KEYS[one.key].objective.unit == one.unit
+    return one.key if ours else f"{one.key} {one.unit}"
+
+
 def _run_row(run: Run, standing: Standing) -> dict:
     best = {}
     for one in run.objectives:
         values = [candidate.values[one.key] for candidate in standing.front]
-        best[one.key] = min(values, key=one.loss) if values else None
+        best[_best_field(one)] = min(values, key=one.loss) if values else None
     groups = (standing.front, standing.dominated, standing.infeasible, standing.incomplete, standing.failed)
     return {
         "name": run.name,

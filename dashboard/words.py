@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal
 
 from nas.objectives import KEYS
 from nas.storage.records import Candidate, Latency, Run
-from search_spaces import CellArchitecture, Choice, architecture_from_json
+from search_spaces import CategoricalArchitecture, CellArchitecture, Choice, architecture_from_json
 from search_spaces.cells import INPUTS, KINDS, Cell, Path
 
 
@@ -47,11 +48,13 @@ PHYSICAL = ("%", "ms", "s", "mJ", "J", "W")  # units that take no further prefix
 def quantity(run: Run, key: str) -> Quantity:
     """What a key of the run's values stands for, an objective of the run or another value of its candidates."""
     recorded = {one.key: one for one in run.objectives}
-    if key not in recorded and key in KEYS:
+    if key not in recorded and key in KEYS and run.evaluator is None:
         recorded[key] = KEYS[key].objective
     if key not in recorded:
         return Quantity(key, key.replace("_", " "), "")
     one = recorded[key]
+    if run.evaluator is not None:
+        return Quantity(key, one.name, one.unit, one.goal, "measured by the run's own evaluator")
     source = "counted" if one.name in COUNTED else "measured"
     if one.name == "accuracy":  # the test images are read by exports alone
         source = f"measured on validation {'images' if run.dims == 2 else 'signals'}"
@@ -128,8 +131,10 @@ def device(latency: Latency) -> str:
 
 @lru_cache(maxsize=50_000)
 def architecture_lines(architecture: str, dims: int = 2) -> tuple[str, ...]:
-    """An architecture's JSON as a line for the resolution and one per stage, or per cell."""
+    """An architecture's JSON as a line for the resolution and one per stage, or per cell; or one per decision."""
     fields = architecture_from_json(architecture)
+    if isinstance(fields, CategoricalArchitecture):
+        return tuple(f"{name}: {option}" for name, option in decision_words(fields))
     if isinstance(fields, CellArchitecture):
         cells = [f"{kind} cell: {' | '.join(cell_words(fields.cell(kind))) or 'none'}" for kind in KINDS]
         return (f"{fields.resolution} {'px' if dims == 2 else 'samples'}", *cells)
@@ -139,6 +144,14 @@ def architecture_lines(architecture: str, dims: int = 2) -> tuple[str, ...]:
         for stage in fields.stages
     ]
     return (f"{fields.resolution} {'px' if dims == 2 else 'samples'}", *stages)
+
+
+def decision_words(architecture: CategoricalArchitecture) -> list[tuple[str, str]]:
+    """The decisions of an architecture, each with its option as JSON; text is plain."""
+    return [
+        (name, option if isinstance(option, str) else json.dumps(option))
+        for name, option in architecture.items()
+    ]
 
 
 def cell_words(cell: Cell) -> list[str]:

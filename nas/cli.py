@@ -194,6 +194,36 @@ def doctor(args: argparse.Namespace) -> int:
     return OK if all(one.ok or not one.needed for one in findings) else MISTAKE
 
 
+def devices(args: argparse.Namespace) -> int:
+    """List what this machine can measure latency on, and of the rest why not and how to get it."""
+    from nas.hardware.offers import offers
+    from nas.measure_view import devices_as_json, print_devices
+
+    found = offers()
+    _print_json(devices_as_json(found)) if args.json else print_devices(found)
+    return OK
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Measure the latency of exports, or of any ONNX files, on one device or several."""
+    from nas import measure as measuring
+    from nas.hardware import DEFAULT
+    from nas.measure_view import measured_as_json, print_measured
+    from nas.progress import track
+
+    common = {name: getattr(args, name) for name in ("threads", "batch") if getattr(args, name) is not None}
+    there = measuring.read_devices(args.device or [DEFAULT], common)
+    shape = None if args.shape is None else measuring.read_shape(args.shape)
+    networks = [measuring.read_network(Path(path), shape) for path in args.paths]
+    found = []
+    with track("measuring", len(networks) * len(there), brief=True) as shown:
+        for one in measuring.measure(networks, there, args.kernels):
+            found.append(one)
+            shown.to(len(found), f"{one.network.path} on {one.latency.device}")
+    _print_json(measured_as_json(found)) if args.json else print_measured(found)
+    return OK
+
+
 def operators(args: argparse.Namespace) -> int:
     """List what a search space can be made of: operators and attentions, with what they cost here."""
     from nas import catalogue
@@ -315,13 +345,14 @@ def _examined(args: argparse.Namespace, found, store, experiment, splits, stop: 
     from nas.health import chosen, epochs_of, forget, measure, open_health, wanted
 
     with open_health(found, store, experiment, splits) as opened:
-        if args.fresh:
-            forget(opened)
-        trials = store.trials(found.name)
+        trials = [] if args.fresh else store.trials(found.name)
         epochs = epochs_of(trials, experiment) if args.epochs is None else args.epochs
+        kept = [one for one in trials if not (args.retry and one.error)]
         architectures = chosen(opened.bench.space, args.subnets, experiment.search.seed)
-        requests = wanted(architectures, args.seeds, epochs, trials)
+        requests = wanted(architectures, args.seeds, epochs, kept)
         with _cluster(args) if requests else nullcontext() as cluster:
+            if args.fresh or args.retry:  # only now, when nothing that was asked is refused any more
+                forget(opened, failed=args.retry)
             make_pool = None
             if cluster is not None:
                 from workers.pool import trials_on_workers  # now: what imports Ray fixes its settings
@@ -474,7 +505,9 @@ def parser() -> argparse.ArgumentParser:
         "--epochs", type=float, metavar="E", help="of a training alone (default: the run's, or as before)"
     )
     command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
-    command.add_argument("--fresh", action="store_true", help="start over; what was measured is forgotten")
+    again = command.add_mutually_exclusive_group()
+    again.add_argument("--retry", action="store_true", help="carry out again what failed before")
+    again.add_argument("--fresh", action="store_true", help="start over; what was measured is forgotten")
     _worker_arguments(command)
 
     command = _add(commands, transfer)
@@ -498,6 +531,21 @@ def parser() -> argparse.ArgumentParser:
     command = _add(commands, dashboard, as_json=False)
     command.add_argument("--port", type=int, default=8050, help="port to listen on (default: %(default)s)")
     command.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+
+    _add(commands, devices)
+
+    command = _add(commands, measure)
+    command.add_argument("paths", nargs="+", metavar="PATH", help="folder of an export, or an ONNX file")
+    command.add_argument(
+        "--device",
+        metavar="NAME[,SETTING=VALUE]",
+        action="append",
+        help="where, such as openvino-cpu,precision=bfloat16; may be repeated (default: onnxruntime-cpu)",
+    )
+    command.add_argument("--threads", type=int, metavar="N", help="of every device (default: 1)")
+    command.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1)")
+    command.add_argument("--shape", metavar="C,H,W", help="of one input, where an ONNX file leaves it open")
+    command.add_argument("--kernels", action="store_true", help="show what ran, by the runtime's profile")
 
     command = _add(commands, operators)
     command.add_argument("names", nargs="*", metavar="NAME", help="only these")

@@ -94,7 +94,7 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
             "set space.cells.drop_path"
         )
     return Experiment(
-        name=_name(content.get("name", "experiment")),
+        name=run_name(content.get("name", "experiment")),
         data=section(Data, data, "data"),
         space=space,
         training=training,
@@ -111,8 +111,17 @@ def _or_empty(content: Mapping[str, Any], key: str) -> Any:
 
 
 def from_json(text: str) -> Experiment:
-    """The experiment that `to_json` wrote."""
+    """The experiment that `to_json` wrote.
+
+    Raises:
+        ValueError: it is of a run with an evaluator of a person's own, which has neither images nor a supernet.
+    """
     stored = json.loads(text)
+    if evaluator := stored.get("evaluator"):
+        raise ValueError(
+            f"the candidates of this run were measured by {evaluator}: it has no images, no supernet and nothing to "
+            "export; `nas report` and `nas dashboard` show it"
+        )
     return Experiment(
         name=stored["name"],
         data=Data(**stored["data"]),
@@ -180,7 +189,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     raise ValueError(f"{where} is {value!r}; it must be {wanted}")
 
 
-def _name(name: Any) -> str:
+def run_name(name: Any) -> str:
+    """The name of a run, which is that of a folder too."""
     if not isinstance(name, str):
         raise ValueError(f"name is {name!r}, which YAML does not read as text; put it in quotes")
     if not _NAME.fullmatch(name) or len(name) > 100:

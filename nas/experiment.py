@@ -32,7 +32,7 @@ import numpy as np
 
 from nas import config
 from nas.data import Splits, load
-from nas.progress import track
+from nas.progress import in_words, track
 from nas.search import make_searcher, search
 from nas.storage.records import Candidate, Run, TrainingPoint
 from nas.storage.store import Store
@@ -147,7 +147,7 @@ def train_run(opened: Opened, stop: Callable[[], bool], trainer: Callable | None
     store.forget_training_after(name, done)  # steps after the checkpoint are trained again
     store.update_run(name, status="training", message="")
     ended = _can_predict(opened, stop, begun=steps > 0) and (trainer or train_here)(opened, stop)
-    store.update_run(name, status="searching" if ended else "interrupted")
+    store.update_run(name, status="trained" if ended else "interrupted")
     return ended
 
 
@@ -172,7 +172,10 @@ def train_here(opened: Opened, stop: Callable[[], bool]) -> bool:
     done, _ = progress(opened.supernet_file)
     with track("training", parts.steps, done) as shown:
         watcher = Watcher(
-            point=partial(note_training, opened.store, opened.run.name, shown), warn=shown.say, stop=stop
+            point=partial(note_training, opened.store, opened.run.name, shown),
+            preparing=shown.prepare,
+            warn=shown.say,
+            stop=stop,
         )
         return parts.train(opened.supernet_file, watcher)
 
@@ -287,7 +290,7 @@ def search_run(
         with track("searching", budget, known) as shown:
 
             def note(candidate: Candidate) -> None:
-                shown.to(candidate.number, in_words(candidate, experiment))
+                shown.to(candidate.number, in_words(candidate, experiment.objectives, experiment.constraints))
                 on_candidate(candidate)
 
             ended = search(
@@ -316,21 +319,13 @@ def pool_here(opened: Opened):
     return HerePool(evaluator(bench))
 
 
-def in_words(candidate: Candidate, experiment: config.Experiment) -> str:
-    """A candidate in a line: its key and its objectives with units."""
-    if candidate.error:
-        return f"{candidate.key} failed: {candidate.error[:120]}"
-    values = ", ".join(
-        f"{one.key.removesuffix('_' + one.unit)} {candidate.values[one.key]:.4g} {one.unit}"
-        for one in experiment.objectives
-    )
-    return f"{candidate.key} {values}{'' if candidate.feasible(experiment.constraints) else ' (infeasible)'}"
-
-
 # -- opening -----------------------------------------------------------------------------------
 
 
 def _check_same(run: Run, experiment: config.Experiment, splits: Splits, space: SearchSpace) -> None:
+    way_out = "give this one another --name, or start over with --fresh (the old run is kept)"
+    if run.evaluator is not None:
+        raise ValueError(f"the run {run.name} exists, its candidates measured by {run.evaluator}; {way_out}")
     was = config.from_json(run.experiment)
     directory_free = replace(was, data=replace(was.data, directory=experiment.data.directory))
     changes = [
@@ -338,7 +333,6 @@ def _check_same(run: Run, experiment: config.Experiment, splits: Splits, space: 
         for change in config.differences(directory_free, experiment)
         if change.split(" ")[0] not in EXTENDABLE
     ]
-    way_out = "give this one another --name, or start over with --fresh (the old run is kept)"
     if changes:
         raise ValueError(f"the run {run.name} exists with other settings: {'; '.join(changes)}; {way_out}")
     if run.space != space.to_json():

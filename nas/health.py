@@ -13,6 +13,7 @@ what is there.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -41,6 +42,8 @@ from supernets.cost import Costs, cost_table
 from supernets.samplers.cost_bins import cost_bins
 from supernets.training import Watcher
 
+log = logging.getLogger(__name__)
+
 BINS = 8  # of equal width in MACs
 TRIES = 20  # rounds over all bins without a new architecture, after which there are no more
 TIMED_STEPS = 3  # of the cheapest and the dearest architecture, for the estimate
@@ -67,9 +70,14 @@ def open_health(
         Busy: another process has it open.
     """
     folder = Path(run.folder)
-    _check_trained(run, folder / SUPERNET)
+    if not (folder / SUPERNET).is_file():
+        raise ValueError(
+            f"the run {run.name} has no supernet at {folder / SUPERNET}; train it with `nas train`, or put it back "
+            "there"
+        )
     bench = TrialBench(_here(experiment), splits, space_from_json(run.space), folder)
     with lock(folder.parent, run.name, "wait for it"):
+        _check_trained(run, folder / SUPERNET)
         yield OpenedHealth(run, store, bench)
 
 
@@ -81,10 +89,6 @@ def _here(experiment: config.Experiment) -> config.Experiment:
 
 
 def _check_trained(run: Run, supernet: Path) -> None:
-    if not supernet.is_file():
-        raise ValueError(
-            f"the run {run.name} has no supernet at {supernet}; train it with `nas train`, or put it back there"
-        )
     _, facts = checkpoint.load(supernet)
     if facts["step"] < facts["steps"]:
         raise ValueError(
@@ -100,7 +104,7 @@ def chosen(space: SearchSpace | CellSpace, number: int, seed: int) -> list[Archi
     """Different architectures from all of `BINS` bins of MACs, the bins taking turns.
 
     The first n are the same for every number of at least n. There are fewer only where the space has no more
-    that are found.
+    that are found, which is said.
     """
     table = cost_table(space)
     bins = cost_bins(space, Costs(table).of("macs"), BINS, (table.smallest, table.largest))
@@ -110,6 +114,10 @@ def chosen(space: SearchSpace | CellSpace, number: int, seed: int) -> list[Archi
             one = bins.sample(place, random)
             idle = idle + 1 if one.key in found else 0
             found.setdefault(one.key, one)
+    if len(found) < number:
+        log.warning(
+            "no more than %d architectures of %s are found; all of them are taken", len(found), space.name
+        )
     return list(found.values())[:number]
 
 
@@ -141,10 +149,11 @@ def epochs_of(trials: Sequence[Trial], experiment: config.Experiment) -> float:
     return next(alone, experiment.training.epochs)
 
 
-def forget(opened: OpenedHealth) -> None:
-    """Start over: drop all trials of the run and what is left of unfinished trainings."""
-    opened.store.forget_trials(opened.run.name)
-    shutil.rmtree(opened.bench.folder / "alone", ignore_errors=True)
+def forget(opened: OpenedHealth, failed: bool = False) -> None:
+    """Start over: drop all trials of the run and what is left of unfinished trainings; or those that failed alone."""
+    opened.store.forget_trials(opened.run.name, failed)
+    if not failed:
+        shutil.rmtree(opened.bench.folder / "alone", ignore_errors=True)
 
 
 # -- measuring ---------------------------------------------------------------------------------
@@ -209,14 +218,11 @@ def _train_alone(
     workers: int | None,
 ) -> bool:
     bench = opened.bench
-    steps, seconds = time_alone(bench, requests, threads=None if workers is None else 1)
-    places = min(workers or 1, len(requests))
-    where = "here" if workers is None else f"on {places} worker{'s' * (places > 1)} like this machine"
-    done = 0
+    steps, done = parts_alone(bench, requests[0]).steps, 0
     with track("training alone", steps * len(requests)) as shown:
         shown.say(
-            f"{len(requests)} training{'s' * (len(requests) > 1)} alone, {requests[0].epochs:g} epochs each: about "
-            f"{duration(seconds / places)} {where}; what is done is kept if you stop"
+            f"{len(requests)} training{'s' * (len(requests) > 1)} alone, {requests[0].epochs:g} epochs each: "
+            f"{_estimated(bench, requests, workers)}; what is done is kept if you stop"
         )
 
         def note(number: int, text: str) -> None:
@@ -253,7 +259,10 @@ def _record(
             note(done, in_words(trial))
             failures = failures + 1 if trial.error else 0
             if failures >= FAILURES:
-                raise SearchFailed(f"{FAILURES} trials in a row failed, the last one with: {trial.error}")
+                raise SearchFailed(
+                    f"{FAILURES} trials in a row failed, the last one with: {trial.error}; when that is mended, "
+                    "--retry carries them out again"
+                )
             if stop():
                 break
     except Stopped:
@@ -271,10 +280,20 @@ def in_words(trial: Trial) -> str:
 # -- how long ----------------------------------------------------------------------------------
 
 
-def time_alone(
-    bench: TrialBench, requests: Sequence[Request], threads: int | None = None
-) -> tuple[int, float]:
-    """(steps of a training, seconds of all trainings in a row), by a few steps of the cheapest and the dearest.
+def _estimated(bench: TrialBench, requests: Sequence[Request], workers: int | None) -> str:
+    """How long the trainings will take, in words."""
+    places = min(workers or 1, len(requests))
+    where = "here" if workers is None else f"on {places} worker{'s' * (places > 1)} like this machine"
+    try:
+        seconds = time_alone(bench, requests, threads=None if workers is None else 1)
+    except Exception as error:  # a trial will fail so too, and its record say why
+        log.info("cannot estimate", exc_info=True)
+        return f"how long cannot be told ({type(error).__name__} when it was tried)"
+    return f"about {duration(seconds / places)} {where}"
+
+
+def time_alone(bench: TrialBench, requests: Sequence[Request], threads: int | None = None) -> float:
+    """Seconds of all trainings in a row, by a few steps of the cheapest and the dearest.
 
     Args:
         threads: to time with; by default as many as torch uses here.
@@ -288,7 +307,7 @@ def time_alone(
     finally:
         torch.set_num_threads(before)
     steps = parts_alone(bench, requests[ends[0]]).steps
-    return steps, float(steps * np.interp(macs, macs[ends], timed).sum())
+    return float(steps * np.interp(macs, macs[ends], timed).sum())
 
 
 def _seconds_per_step(bench: TrialBench, request: Request) -> float:

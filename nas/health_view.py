@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from nas.profile_view import quantity
+from nas.progress import duration
 from nas.rank_statistics import Estimate
 from nas.ranking import TOP, TOP_SHARE, Bin, Health
 
@@ -58,7 +59,7 @@ def _beside_macs(health: Health, against: str, ceiling: str) -> Verdict:
         return Verdict("Yes", f"{better}{ceiling}")
     if over_inside is not None and over_inside.above_zero:
         macs = f", where MACs give {taus.macs_within.value:.2f}"
-        return Verdict("Yes", f"{against}, hardly less{within}{macs}{ceiling}")
+        return Verdict("Yes", f"{against}, about as much{within}{macs}{ceiling}")
     return Verdict("Not shown", f"{against}, and the difference may be chance{within}{ceiling}")
 
 
@@ -119,7 +120,12 @@ def remarks(health: Health) -> Iterator[str]:
     if health.waiting:
         yield f"{_counted(health.waiting)} not yet trained alone."
     if health.failed:
-        yield f"{count(health.failed, 'trial')} failed and {'is' if health.failed == 1 else 'are'} left out."
+        several = (
+            f"{count(health.failed, 'trial')} failed and {'is' if health.failed == 1 else 'are'} left out"
+        )
+        others = len(health.reasons) - 1
+        more = f" (and {count(others, 'other reason')})" if others else ""
+        yield f"{several}: {health.reasons[0][:200]}{more}; nas health --retry carries out again what failed."
 
 
 # -- tables ------------------------------------------------------------------------------------
@@ -227,14 +233,6 @@ def interval(one: Estimate, digits: str = ".2f") -> str:
 
 def with_interval(one: Estimate, digits: str = ".2f") -> str:
     return f"{one.value:{digits}}" + ("" if one.low is None else f" ({interval(one, digits)})")
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3.5 min, 2.1 h."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _chance(health: Health) -> str:

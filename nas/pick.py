@@ -205,10 +205,14 @@ def _measured(bench: Bench, architecture: Architecture, keys: Sequence[str]) -> 
 def _fit(generator: Generator, folder: Path, key: str) -> str:
     """Fit a generator to costs alone, or load what an earlier pick fitted; which of the two, in words."""
     path, identity = folder / "generators" / f"{key}.json", _identity(folder, generator.space, key)
-    kept = read_json(path, "remove it, and another one is fitted") if path.exists() else {}
-    if kept.get("identity") == identity:
-        generator.load_state_dict(kept["state"])
-        return "fitted to costs alone, by an earlier pick"
+    way_out = "remove it, and another one is fitted"
+    kept = read_json(path, way_out) if path.exists() else {}
+    try:
+        if kept.get("identity") == identity:
+            generator.load_state_dict(kept["state"])
+            return "fitted to costs alone, by an earlier pick"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {way_out}") from None
     with track("fitting the generator", STEPS) as shown:
         generator.fit(STEPS, lambda step, error: shown.to(step, f"{100 * error:.1f} % off the cost"))
     write_json(path, {"identity": identity, "state": generator.state_dict()})

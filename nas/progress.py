@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nas.storage.records import Candidate, Constraint, Objective
 
 EVERY = 10.0  # seconds between two plain lines
 
@@ -34,6 +36,16 @@ class Track:
         remaining = f", {duration(left)} left" if done < self.total else f" in {duration(now - self.begun)}"
         share = 100 * done // max(self.total, 1)
         print(f"{self.what} {done}/{self.total} ({share} %){remaining}; {text}", file=sys.stderr, flush=True)
+
+    def prepare(self, what: str, step: int, steps: int) -> None:
+        """What has to be done before the first step, and how far that is; its time does not count."""
+        text, now = f"{what} {step}/{steps}", time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.task, text=text)
+        elif now - self.said >= EVERY:
+            self.said = now
+            print(f"{self.what}: {text}", file=sys.stderr, flush=True)
+        self.begun = now
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
@@ -62,6 +74,17 @@ def track(what: str, total: int, done: int = 0, brief: bool = False) -> Iterator
     )
     with Progress(*columns, console=console, transient=brief) as bar:
         yield Track(what, total, done, bar)
+
+
+def in_words(candidate: Candidate, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> str:
+    """A candidate in a line: its key and its objectives with units."""
+    if candidate.error:
+        return f"{candidate.key} failed: {candidate.error[:120]}"
+    values = ", ".join(
+        f"{one.key.removesuffix('_' + one.unit)} {candidate.values[one.key]:.4g} {one.unit}".rstrip()
+        for one in objectives
+    )
+    return f"{candidate.key} {values}{'' if candidate.feasible(tuple(constraints)) else ' (infeasible)'}"
 
 
 def duration(seconds: float) -> str:

@@ -129,6 +129,7 @@ class Health:
     architectures: int  # measured both ways: n of everything below
     waiting: int  # inherited is known, alone not yet
     failed: int  # trials that ended in an error, and whose result is no number
+    reasons: tuple[str, ...]  # why they did, each once, the commonest first
     seeds: int  # most trainings alone of one architecture
     epochs: float | None  # of a training alone; a run's are equally long
     null_error: float | None  # of tau, if there were no relation
@@ -178,6 +179,7 @@ def health_of(trials: Iterable[Trial]) -> Health:
         architectures=len(both),
         waiting=sum(not one.alone and math.isfinite(one.inherited) for one in known),
         failed=len(trials) - len(good),
+        reasons=_reasons(one for one in trials if one.kind != "sampled" and not _succeeded(one)),
         seeds=max((len(one.alone) for one in both), default=0),
         epochs=next((one.values.get("epochs") for one in good if one.kind == "alone"), None),
         null_error=null_error(len(both)),
@@ -188,7 +190,7 @@ def health_of(trials: Iterable[Trial]) -> Health:
         bins=tuple(_bin(both, bins == number, difference) for number in range(bins.max(initial=-1) + 1)),
         usages=_usages(both, difference),
         sampled=_sampled(trials),
-        seconds_inherited=sum(one.seconds for one in trials if one.kind == "inherited"),
+        seconds_inherited=sum(one.seconds for one in trials if one.kind in ("inherited", "uncalibrated")),
         seconds_alone=sum(one.seconds for one in trials if one.kind == "alone"),
         compared=tuple(_compared(*row) for row in zip(both, bins, difference, strict=True)),
     )
@@ -199,6 +201,11 @@ def health_of(trials: Iterable[Trial]) -> Health:
 
 def _succeeded(trial: Trial) -> bool:
     return trial.error is None and math.isfinite(trial.values.get("accuracy", math.nan))
+
+
+def _reasons(failed: Iterable[Trial]) -> tuple[str, ...]:
+    counted = Counter(one.error or "its accuracy is no number" for one in failed)
+    return tuple(sorted(counted, key=lambda reason: (-counted[reason], reason)))
 
 
 def _subjects(trials: Iterable[Trial]) -> list[_Subject]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
 from nas.profile_view import quantity
 from nas.storage.records import Candidate, Constraint, Export, Objective, Run
-from search_spaces import CellArchitecture, architecture_from_json
+from search_spaces import Architecture, CategoricalArchitecture, architecture_from_json
 
 
 class _Console(Console):
@@ -52,7 +52,7 @@ def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
     several = len({operator for one in best for operator in operators_of(one)}) > 1
     for one in best:
         name = f"{one.key} *" if one is knee else one.key
-        cells = [cell(one, key) for key in columns]
+        cells = [cell(one, key, run.evaluator is not None) for key in columns]
         drawn = outline(one, run.unit) + (f" ({', '.join(operators_of(one))})" if several else "")
         table.add_row(name, *cells, drawn, style="bold" if one is knee else None)
     out.print(table)
@@ -109,14 +109,14 @@ def summary(run: Run, candidates: Sequence[Candidate], best: Sequence[Candidate]
 
 def why_empty(run: Run, candidates: Sequence[Candidate]) -> str:
     if not candidates:
-        return "No candidates yet: `nas search` evaluates them."
+        return "No candidates yet." if run.evaluator else "No candidates yet: `nas search` evaluates them."
     if all(one.error for one in candidates):
         return f"Every candidate failed; the last one with: {candidates[-1].error}"
     nearest = min(
         (one for one in candidates if one.error is None), key=lambda one: one.violation(run.constraints)
     )
     broken = [
-        f"{limit.key} {cell(nearest, limit.key)} (limit {limit_in_words(limit)})"
+        f"{limit.key} {cell(nearest, limit.key, run.evaluator is not None)} (limit {limit_in_words(limit)})"
         for limit in run.constraints
         if limit.violation(*nearest.interval(limit.key)) > 0
     ]
@@ -167,30 +167,35 @@ def heading(key: str, objectives: Sequence[Objective]) -> str:
     return f"{name} ({unit})" if unit and unit.lower() != name.lower() else name
 
 
-def cell(candidate: Candidate, key: str) -> str:
+def cell(candidate: Candidate, key: str, own: bool = False) -> str:
+    """A value in a table; `own` ones, of a person's own evaluator, may be of any size and no percentage."""
     value = candidate.values.get(key)
     if value is None:
         return "-"
     if key in candidate.intervals:
         low, high = candidate.intervals[key]
         return f"{value:.3f} [{low:.3f}-{high:.3f}]"
+    if own:
+        return f"{value:.4g}" if value != int(value) and abs(value) < 1e4 else quantity(value)
     return f"{value:.2f}" if key == "accuracy" else quantity(value)
 
 
 def outline(candidate: Candidate, unit: str = "px") -> str:
     """An architecture in one short line: resolution, then width×depth of each stage, or the operators of
-    each cell."""
+    each cell; or all its decisions."""
     architecture = architecture_from_json(candidate.architecture)
-    if isinstance(architecture, CellArchitecture):
+    if isinstance(architecture, CategoricalArchitecture):
+        return str(architecture)
+    if not isinstance(architecture, Architecture):
         return f"{architecture.resolution} {unit}, {architecture.outline}"
     stages = " ".join(f"{stage.width}×{len(stage.blocks)}" for stage in architecture.stages)
     return f"{architecture.resolution} {unit}, {stages}"
 
 
 def operators_of(candidate: Candidate) -> list[str]:
-    """The operators of an architecture's blocks, each once; of cells the outline says them."""
+    """The operators of an architecture's blocks, each once; of others the outline says them."""
     architecture = architecture_from_json(candidate.architecture)
-    if isinstance(architecture, CellArchitecture):
+    if not isinstance(architecture, Architecture):
         return []
     return list(dict.fromkeys(block.operator for stage in architecture.stages for block in stage.blocks))
 

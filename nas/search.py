@@ -24,7 +24,7 @@ class Search:
     """The `search` section of an experiment file."""
 
     budget: int = 100  # candidates, counting those that fail
-    searcher: str | Mapping[str, Any] = "nsga2"  # a name, or {name: nsga2, population: 16}
+    searcher: str | Mapping[str, Any] = "linas"  # a name, or {name: nsga2, population: 16}
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -41,7 +41,8 @@ class Searcher(Protocol):
     """
 
     def ask(self, count: int) -> list[Architecture]:
-        """At most `count` architectures; none if there is nothing left to propose.
+        """At most `count` architectures, none of which was asked for or told before; none if there is nothing
+        left to propose.
 
         All of them are told before the next question.
         """
@@ -49,7 +50,8 @@ class Searcher(Protocol):
     def tell(
         self, architecture: Architecture, losses: Sequence[float] | None, violation: float = 0.0
     ) -> None:
-        """One loss per objective, less being better; None if the evaluation failed.
+        """One loss per objective, less being better; None if the evaluation failed. Also of an architecture
+        that was not asked for: it will not be.
 
         `violation` is by how much the constraints are broken, 0 if they are kept.
         """

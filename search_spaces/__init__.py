@@ -1,5 +1,6 @@
 """What may vary in a network: search spaces as plain data. Needs nothing but the standard library, YAML and numpy."""
 
+from search_spaces.categorical import CategoricalArchitecture, CategoricalSpace
 from search_spaces.cells import CellArchitecture, CellSpace, architecture_from_json, space_from_json
 from search_spaces.parts import Architecture, Block, Choice, Option, Stage, StageChoice, Stem
 from search_spaces.single import only
@@ -10,6 +11,8 @@ from search_spaces.vectors import Decision
 __all__ = [
     "Architecture",
     "Block",
+    "CategoricalArchitecture",
+    "CategoricalSpace",
     "CellArchitecture",
     "CellSpace",
     "Choice",

@@ -19,7 +19,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from random import Random
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from search_spaces.categorical import CategoricalArchitecture, CategoricalSpace
 from search_spaces.parts import Architecture, Stem, tuples
 from search_spaces.space import SearchSpace
 from search_spaces.vectors import Decision, get, put
@@ -438,15 +439,15 @@ class CellSpace:
 # -- which topology ----------------------------------------------------------------------------
 
 
-def space_from_json(text: str) -> SearchSpace | CellSpace:
+def space_from_json(text: str) -> SearchSpace | CellSpace | CategoricalSpace:
     """The space that a `to_json` wrote, of whichever topology."""
-    return (CellSpace if _of_cells(json.loads(text)) else SearchSpace).from_json(text)
+    return _of(text, SearchSpace, CellSpace, CategoricalSpace).from_json(text)
 
 
-def architecture_from_json(text: str) -> Architecture | CellArchitecture:
+def architecture_from_json(text: str) -> Architecture | CellArchitecture | CategoricalArchitecture:
     """The architecture that a `to_json` wrote, of whichever topology."""
-    return (CellArchitecture if _of_cells(json.loads(text)) else Architecture).from_json(text)
+    return _of(text, Architecture, CellArchitecture, CategoricalArchitecture).from_json(text)
 
 
-def _of_cells(fields: Mapping[str, Any]) -> bool:
-    return fields.get("topology") == "cells"
+def _of(text: str, stages: type, cells: type, categorical: type) -> Any:
+    return {"cells": cells, "categorical": categorical}.get(json.loads(text).get("topology"), stages)

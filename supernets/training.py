@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -60,11 +61,13 @@ class Watcher:
     """What the outside hears and says: the only callbacks of the loop.
 
     `point(step, values)` gets the curves at every look, `saved(step)` every checkpoint, `warn(text)` what
-    went wrong and was mended. `stop()` is asked between steps; a stopped training saves a checkpoint first.
+    went wrong and was mended, `preparing(what, step, steps)` what takes long before the first step. `stop()`
+    is asked between steps; a stopped training saves a checkpoint first.
     """
 
     point: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
     saved: Callable[[int], None] = lambda step: None
+    preparing: Callable[[str, int, int], None] = lambda what, step, steps: None
     warn: Callable[[str], None] = log.warning
     stop: Callable[[], bool] = lambda: False
 
@@ -135,6 +138,10 @@ def _to_the_end(loop: _Loop, probe_batch: Callable[[int], tuple[Tensor, Tensor]]
         loop.restore()
     else:
         loop.save()
+    try:
+        sampler.prepare(partial(_watched, watcher, ranks))
+    except _Stopped:
+        return False  # the checkpoint is that of before
     since, begun = loop.step, time.perf_counter()
     while loop.step < steps:
         loop.train_step()
@@ -159,6 +166,16 @@ def _to_the_end(loop: _Loop, probe_batch: Callable[[int], tuple[Tensor, Tensor]]
         if stopped:
             return loop.step == steps
     return True
+
+
+class _Stopped(Exception):
+    """The watcher stopped what is prepared before the first step."""
+
+
+def _watched(watcher: Watcher, ranks: int, what: str, step: int, total: int) -> None:
+    watcher.preparing(what, step, total)
+    if ranks == 1 and watcher.stop():  # of several, none may leave the others alone
+        raise _Stopped
 
 
 class _Loop:

@@ -252,7 +252,7 @@ def test_what_this_machine_lacks_is_said_before_anything_is_made(refused, new, t
 @pytest.mark.parametrize(
     "changed",
     [
-        "search.searcher=nsga3",
+        "search.searcher=nsga22",
         "search.searcher={name: nsga2, population: 2}",
         "training.sampler={name: shift, bin: 8}",
         "training.sampler=sandwhich",

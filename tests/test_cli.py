@@ -30,6 +30,8 @@ VERBS = (
     "transfer",
     "verify",
     "dashboard",
+    "devices",
+    "measure",
     "operators",
     "doctor",
 )
@@ -44,6 +46,8 @@ JSON = (
     "health",
     "transfer",
     "verify",
+    "devices",
+    "measure",
     "operators",
     "doctor",
 )

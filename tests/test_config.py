@@ -191,7 +191,10 @@ REFUSED = {
         "constraints.bytes.maximum is not known; did y",
     ),
     "constraints as a list": ("constraints: [bytes]", "constraints is ['bytes']; write for example"),
-    "an unknown device": ("device: onnx-cpu", "device.name 'onnx-cpu' is not known; did you mean onnxruntim"),
+    "an unknown device": (
+        "device: onnxruntime_cpu",
+        "device.name 'onnxruntime_cpu' is not known; did you mean onnxruntime-cpu?",
+    ),
     "a device setting": (
         "device: {thread: 1}",
         "device.thread is not known; did you mean threads? Allowed: ",

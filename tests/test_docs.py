@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nas.cli import main
+from nas.storage.store import Store
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +76,33 @@ def test_the_operator_of_the_readme_is_the_one_in_the_folder():
     assert names["Operator"].settings == Operator.settings
     torch.testing.assert_close(written(x, kernel_size=5), real(x, kernel_size=5))
     torch.testing.assert_close(written.export(4, kernel_size=5)(x), real(x, kernel_size=5))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluator.md"])
+def test_the_searches_with_an_own_evaluator_run_as_they_are_written(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "class Operator" not in block
+    ]
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+
+    assert "nas.library" in blocks[0]
+    assert len(names["found"].candidates) == 12 and names["found"].front
+    assert "kernel" in capsys.readouterr().out
+
+
+def test_the_example_with_an_own_evaluator_runs_and_goes_on(tmp_path):
+    for budget in ("3", "5"):
+        command = [sys.executable, str(ROOT / "examples" / "own_evaluator.py"), budget]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0 and "width" in done.stdout, done.stderr
+    with Store(f"sqlite:///{tmp_path}/nas.db", create=False) as store:
+        assert store.count_candidates("perceptrons") == 5
 
 
 def test_links_of_the_readme_lead_somewhere():

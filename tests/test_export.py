@@ -20,8 +20,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from sklearn.datasets import load_digits
 
 from nas.cli import main
+from nas.data import Data, digits
+from nas.data.batches import normalize
 from nas.experiment import SUPERNET
 from nas.export.checkpoint import load_subnet
 from nas.export.pick import pick
@@ -140,7 +143,7 @@ def test_the_card_says_what_a_stranger_must_know(exported):
         "layout": "NCHW",
     }
     assert card["output"] == {"name": "logits", "shape": ["N", 10]}
-    assert card["normalisation"]["scale"] == "divide by 255"
+    assert card["normalisation"]["scale"] == "0..16 to 0..1"
     assert len(card["normalisation"]["mean"]) == len(card["normalisation"]["std"]) == 1
     assert set(card["metrics"]) == {"search-validation", "test"}
     assert card["searched"]["values"] == exported.candidate.values
@@ -178,6 +181,21 @@ def test_the_store_knows_of_it(exported):
     assert known.test_accuracy == exported.card["metrics"]["test"]["accuracy"]
 
 
+def test_pixels_prepared_as_the_readme_says_are_those_that_were_trained_on(exported):
+    card = json.loads((exported.folder / "card.json").read_text())
+    assert (
+        "Multiply scikit-learn's pixels of 0 to 16 by 255/16, round, divide by 255, then subtract"
+        in (exported.folder / "README.md").read_text()
+    )
+    mean, std = card["normalisation"]["mean"], card["normalisation"]["std"]
+
+    pixels = load_digits().images[:, None]
+    prepared = (np.rint(pixels * 255 / 16) / 255 - mean[0]) / std[0]
+
+    ours = normalize(digits.read(None, Data("digits")).train, mean, std).numpy()
+    np.testing.assert_allclose(prepared, ours, atol=1e-5)
+
+
 def test_its_readme_tells_the_card(exported):
     readme = (exported.folder / "README.md").read_text()
 
@@ -186,7 +204,7 @@ def test_its_readme_tells_the_card(exported):
         f"| accuracy, test | {exported.card['metrics']['test']['accuracy']:.2f} % |",
         "| latency, measured | ",
         "float32, (N, 1, 8, 8)",
-        "Divide pixels of 0 to 255 by 255, then subtract the mean [0.",
+        "round, divide by 255, then subtract the mean [0.",
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ):
         assert words in readme

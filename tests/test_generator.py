@@ -19,7 +19,16 @@ from search_spaces import read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.cost import Costs, cost_table
 from supernets.operators import OPERATORS
-from supernets.samplers.generator import ExactCost, Generator, kind_of, single_changes
+from supernets.samplers.generator import (
+    CANDIDATES,
+    NEAR,
+    ROUNDS,
+    SOFTEST,
+    ExactCost,
+    Generator,
+    kind_of,
+    single_changes,
+)
 
 SHAPES = {
     "tiny": (1, 8, 8),
@@ -27,6 +36,16 @@ SHAPES = {
     "mobile": (1, 28, 28),
     "resnet": (1, 28, 28),
     "nasnet": (1, 28, 28),
+    "wide": (1, 28, 28),
+}
+WIDE = {  # ten options of each width, and few architectures at the ends of the range
+    "stem": {"width": 8},
+    "stages": [
+        {"width": list(range(8, 28, 2)), "depth": 1},
+        {"width": list(range(16, 56, 4)), "depth": [1, 2], "stride": 2},
+    ],
+    "operators": [{"depthwise": {"kernel_size": [3, 5]}}],
+    "expansion": [2],
 }
 BINS = 8
 DRAWS = 200
@@ -34,7 +53,8 @@ DRAWS = 200
 
 @cache
 def costs_of(preset: str) -> Costs:
-    return Costs(cost_table(unroll(read_skeleton(preset), OPERATORS, ATTENTIONS, SHAPES[preset], 10)))
+    skeleton = read_skeleton(WIDE if preset == "wide" else preset)
+    return Costs(cost_table(unroll(skeleton, OPERATORS, ATTENTIONS, SHAPES[preset], 10)))
 
 
 def made(preset: str, seed: int = 0) -> Generator:
@@ -144,7 +164,9 @@ def in_every_bin(generator: Generator, preset: str) -> list[tuple[float, float, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "steps"), [("digits", 300), ("mobile", 200), ("resnet", 150)])
+@pytest.mark.parametrize(
+    ("preset", "steps"), [("digits", 300), ("mobile", 200), ("resnet", 150), ("wide", 300)]
+)
 def test_it_hits_what_it_is_asked_for_in_every_bin(preset, steps):
     for median, most, different in in_every_bin(fitted(preset, steps), preset):
         assert median <= 0.02
@@ -182,6 +204,38 @@ def test_one_request_has_many_answers():
     drawn = {generator.sample(target, dice) for _ in range(100)}
 
     assert len(drawn) > 40
+
+
+def test_an_answer_that_is_off_is_drawn_again_and_at_last_given_up(monkeypatch):
+    generator, asked = fitted("tiny", 60), []
+    draw = generator.draw
+    monkeypatch.setattr(
+        generator, "draw", lambda *given: asked.append((given[0].tolist(), given[2].tolist())) or draw(*given)
+    )
+    reachable, beyond = (generator.low + generator.high) / 2, 10 * generator.high
+
+    near, largest = generator.samples([reachable, beyond], Random(0))
+
+    assert abs(macs("tiny", [near])[0] / reachable - 1) <= NEAR
+    assert macs("tiny", [largest])[0] > 0.9 * generator.high
+    assert len(asked) == ROUNDS and asked[-1][0] == [beyond] * CANDIDATES
+    assert asked[0][0] == [reachable] * CANDIDATES + [beyond] * CANDIDATES
+    assert asked[-1][1] == np.geomspace(1, SOFTEST, CANDIDATES).tolist()
+
+
+def test_a_softer_draw_is_nearer_to_an_even_choice():
+    generator = fitted("tiny", 60)
+    targets = np.full(400, generator.low)
+
+    def differing(softness: float) -> int:
+        return len(np.unique(generator.draw(targets, Random(0), np.full(400, softness)), axis=0))
+
+    assert differing(1) < differing(4) < differing(1000)
+    assert np.array_equal(
+        generator.draw(targets, Random(0)), generator.draw(targets, Random(0), np.ones(400))
+    )
+    evenly = generator.draw(targets, Random(0), np.full(400, 1e6))
+    assert np.abs((evenly == 1).mean(axis=0) - 1 / generator.options).max() < 0.1
 
 
 @pytest.mark.parametrize("preset", ["tiny", "digits"])

@@ -21,6 +21,7 @@ from nas.cli import main
 from nas.data import load
 from nas.experiment import lock
 from nas.health import BINS, chosen, epochs_of, measure, open_health, wanted
+from nas.search import SearchFailed
 from nas.storage.records import Trial
 from nas.storage.store import Store
 from nas.trials import Request, TrialBench, carry_out, checkpoint_of, recipe_alone
@@ -110,13 +111,15 @@ def test_what_is_chosen_covers_all_costs_evenly_and_stays_when_more_is_asked_for
     assert counts.min() >= 48 / BINS / 2 and counts.max() <= 48 / BINS * 2
 
 
-def test_a_space_with_few_architectures_gives_all_of_them(trained):
+def test_a_space_with_few_architectures_gives_all_of_them_and_says_so(trained, caplog):
     _, _, space, _ = trained
     few = only(space, space.ends[1])
     stage = replace(few.stages[0], widths=(4, 8, 12))
     few = replace(few, stages=(stage, *few.stages[1:]))
 
     assert len(chosen(few, 10, seed=0)) == few.size == 3
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == f"no more than 3 architectures of {few.name} are found; all of them are taken"
 
 
 # -- an architecture as a space ----------------------------------------------------------------
@@ -363,6 +366,53 @@ def test_what_the_supernets_training_sampled_is_copied_once(copy, trained):
     assert trial.values == {"edge/0": 1e5, "edge/1": 2e5, "edge/2": 3e5, "count/0": 7.0, "count/1": 0.0}
 
 
+def test_what_failed_stays_failed_until_it_is_carried_out_again(copy, trained, capsys):
+    experiment, splits, space, _ = trained
+    [architecture] = chosen(space, 1, experiment.search.seed)
+    with Store(copy.store_url) as store, open_health(store.run("tiny"), store, experiment, splits) as opened:
+        wild = replace(experiment.training, learning_rate=1e30, clip=1e30, checkpoint_every=1)
+        opened.bench.experiment = replace(experiment, training=wild)
+        assert measure(opened, wanted([architecture], 1, EPOCHS, []), never)
+    arguments = ("--subnets", "1", "--json")
+    err = capsys.readouterr().err
+
+    assert examine(copy, *arguments) == 0
+    before = json.loads(capsys.readouterr().out)
+    assert examine(copy, *arguments, "--retry") == 0
+    after = json.loads(capsys.readouterr().out)
+
+    assert "how long cannot be told (Diverged when it was tried); what is done is kept if you stop" in err
+    assert (before["failed"], before["architectures"]) == (1, 0)
+    assert before["reasons"][0].startswith("Diverged: training diverged")
+    assert (after["failed"], after["architectures"], after["epochs"]) == (0, 1, EPOCHS)
+    assert [one.kind for one in trials_of(copy)] == ["inherited", "uncalibrated", "alone"]
+
+
+def test_when_all_trainings_fail_it_gives_up_with_the_reason_and_the_way_to_try_again(copy, trained):
+    experiment, splits, space, _ = trained
+    requests = [Request(one, "alone", 0, EPOCHS) for one in chosen(space, 11, seed=0)]
+
+    with Store(copy.store_url) as store, open_health(store.run("tiny"), store, experiment, splits) as opened:
+        wild = replace(experiment.training, learning_rate=1e30, clip=1e30, checkpoint_every=1)
+        opened.bench.experiment = replace(experiment, training=wild)
+        with pytest.raises(SearchFailed, match=r"10 trials in a row failed, .* Diverged: .* --retry carries"):
+            measure(opened, requests, never)
+
+    assert [bool(one.error) for one in trials_of(copy)] == [True] * 10
+
+
+def test_a_mistake_beside_fresh_forgets_nothing(copy, capsys):
+    with Store(copy.store_url) as store:
+        store.add_trial("tiny", Trial("k", "{}", "alone", values={"accuracy": 50.0, "epochs": 1.0}))
+    before = trials_of(copy)
+
+    assert examine(copy, "--fresh", "--ray", "localhost:1") == 2
+    assert examine(copy, "--fresh", "--workers", "0") == 2
+
+    assert trials_of(copy) == before
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_workers_find_what_one_process_finds(copy, tmp_path):
@@ -422,12 +472,20 @@ def test_a_supernet_that_is_untrained_or_gone_is_one_line_and_exit_code_2(copy, 
 
 
 def test_other_images_and_a_run_in_use_are_one_line_and_exit_code_2(copy, capsys):
+    file = copy.folder / "runs" / "tiny" / "supernet.safetensors"
+    tensors, facts = checkpoint.load(file)
     with lock(copy.folder / "runs", "tiny"):
+        assert examine(copy) == 2
+        checkpoint.save(file, tensors, facts | {"step": 5})  # while the other process trains it
         assert examine(copy) == 2
     with Store(copy.store_url) as store:
         store.update_run("tiny", facts={"data": "others"})
     assert examine(copy) == 2
 
-    busy, others = capsys.readouterr().err.splitlines()
-    assert "the run tiny is being carried out by process" in busy and busy.endswith("; wait for it")
+    busy, training, others = capsys.readouterr().err.splitlines()
+    assert (
+        busy == training
+        and "the run tiny is being carried out by process" in busy
+        and busy.endswith("; wait for it")
+    )
     assert "these are not the images that tiny was made with; give --data-dir their folder" in others

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.health_view import duration, health_as_json, print_health, verdict
+from nas.health_view import health_as_json, print_health, verdict
+from nas.rank_statistics import Estimate
 from nas.ranking import health_of
 from tests.trials import SAMPLED, noisy, trials_of
 
@@ -160,9 +161,36 @@ def test_the_top_the_gap_the_calibration_and_the_cost_are_sentences(capsys):
     assert any(
         "+5.00 (+5.00 to +5.00) points to 20 subnets: 9.50 % with, 4.50 % without" in one for one in out
     )
-    assert "Cost: 20.0 min of training alone, 44 s of evaluation, summed over processes." in out
+    assert "Cost: 20 min 0 s of training alone, 1 min 24 s of evaluation, summed over processes." in out
     assert "1 architecture not yet trained alone." in out
-    assert out.index("1 trial failed and is left out.") < out.index("")
+    said = "1 trial failed and is left out: RuntimeError: [x] broke; nas health --retry carries out again what failed."
+    assert out.index(said) < out.index("")
+
+
+def test_of_several_reasons_why_trials_failed_the_commonest_is_told(capsys):
+    trials = noisy(10, noise=0.2)
+    reasons = ["OSError: a", "RuntimeError: b", "ValueError: c", "RuntimeError: b"]
+    failed = [replace(trials[0], key=str(number), error=one) for number, one in enumerate(reasons)]
+    health = health_of([*trials, *failed])
+
+    print_health(health)
+
+    assert health.reasons == ("RuntimeError: b", "OSError: a", "ValueError: c")
+    said = "4 trials failed and are left out: RuntimeError: b (and 2 other reasons); nas health --retry"
+    assert any(line.startswith(said) for line in lines(capsys))
+
+
+def test_better_within_bins_and_no_worse_over_all_is_a_yes_that_claims_no_more():
+    """MACs tell the order of the bins without an error, inherited accuracy with a few."""
+    random = np.random.default_rng(3)
+    quality = np.repeat(np.arange(6.0), 8) + random.normal(size=48) / 8
+    health = health_of(trials_of(60 + quality + random.normal(size=48) / 12, 70 + quality))
+
+    said = verdict(replace(health, taus=replace(health.taus, over_macs=Estimate(-0.01, -0.05, 0.03))))
+
+    assert (
+        said.word == "Yes" and "counting MACs gives 0.8" in said.why and ", about as much; within" in said.why
+    )
 
 
 def test_as_json_it_is_complete_and_has_no_nan():
@@ -176,8 +204,3 @@ def test_as_json_it_is_complete_and_has_no_nan():
     assert told["sampled"] == {"edges": [1e6, 2e6, 3e6], "counts": [30, 10]}
     assert {"low", "high", "count", "difference", "gap", "tau"} <= set(told["bins"][0])
     assert health_as_json(health_of([]))["taus"]["inherited"] is None
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(12.4, "12 s"), (210, "3.5 min"), (7560, "2.1 h")])
-def test_a_duration_is_as_long_as_it_is_of_use(seconds, said):
-    assert duration(seconds) == said

@@ -382,13 +382,15 @@ def test_a_training_that_has_begun_does_not_go_on_by_another_prediction(by_laten
     model_of(run).parent.mkdir(parents=True)
     shutil.copy(model_of(by_latency), model_of(run))
     assert not carried_out(run, stop=lambda: True)
+    damaged(model_of(run))
+    assert main(["train", *run.arguments]) == 2
     model_of(run).unlink()
-
     assert main(["train", *run.arguments]) == 2
 
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "there is no latency_model.json in" in line
-    assert line.endswith("put it back there, or start over with --fresh, which measures")
+    cut, gone = capsys.readouterr().err.splitlines()
+    assert cut.endswith("; restore it, or start over with --fresh")
+    assert "there is no latency_model.json in" in gone
+    assert gone.endswith("put it back there, or start over with --fresh, which measures")
 
 
 def test_whoever_stops_the_measuring_stops_the_training_and_nothing_is_kept(tmp_path):

@@ -141,7 +141,7 @@ def test_as_json_it_is_the_same_for_scripts(tmp_path, capsys, tiny):
     ("changed", "code", "said"),
     [
         ("constraints={bytes: {max: 100}}", 3, "raise the limit or choose a smaller space"),
-        ("search.searcher=nsga3", 2, "did you mean nsga2?"),
+        ("search.searcher=nsga22", 2, "did you mean nsga2?"),
         ("training.sampler=shft", 2, "did you mean shift?"),
         ("data.crop=8", 2, "data.crop is 8, but the images are 8 x 8"),
     ],

@@ -33,9 +33,10 @@ from supernets.attention import ATTENTIONS
 from supernets.cost import COSTS, Costs, CostTable, cost_table
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
+from supernets.registry import BadPart
 from supernets.samplers import SAMPLERS, WRAPPERS, check_sampler, make_sampler
 from supernets.samplers.cost_bins import CostBins, cost_bins
-from supernets.samplers.plan import Look, Plan, Probe, Sampler
+from supernets.samplers.plan import Look, Plan, Probe, Sampler, Stateless
 from supernets.samplers.progressive import KINDS, PHASES, Progressive
 from supernets.supernet import Supernet
 from supernets.training import train
@@ -224,7 +225,7 @@ def test_only_attentive_pays_for_looks(given):
     ("given", "message"),
     [
         ("shfit", r"training\.sampler 'shfit' is not known; did you mean shift\? Allowed: uniform, uniform_cost"),
-        ({}, r"training\.sampler None is not known; Allowed: uniform"),
+        ({}, r"training\.sampler is \{\}, without a name; write for example \{name: shift, bins: 8\}"),
         (["shift"], r"training\.sampler is \['shift'\]; it must be a name or a mapping"),
         ({"name": ["shift"]}, r"training\.sampler \['shift'\] is not known"),
         ({"name": "shift", "bin": 8}, r"training\.sampler\.bin is not known; did you mean bins\? Allowed: "),
@@ -286,6 +287,15 @@ def test_a_sampler_that_stands_in_itself_is_refused():
 
     with pytest.raises(ValueError, match=r"\Atraining\.sampler\.of is sandwich, which cannot stand inside"):
         check_sampler(ring)
+
+
+def test_a_sampler_without_all_methods_is_named_with_what_it_lacks(monkeypatch):
+    monkeypatch.setitem(
+        SAMPLERS, "careless", type("Careless", (Stateless,), {"__module__": "somewhere.careless"})
+    )
+
+    with pytest.raises(BadPart, match=r"\Asomewhere/careless\.py has no check, plan; plan\.py says [^\n]*\Z"):
+        check_sampler("careless")
 
 
 def test_settings_are_told_apart_from_the_name():
@@ -698,6 +708,22 @@ def test_the_largest_of_an_operator_s_settings_is_that_of_most_weights(operator,
         table.space.decisions[place].options[option - 1] for place, (_, option) in sampler.largest.items()
     ]
     assert options == ([] if largest is None else [largest])
+
+
+def test_the_largest_kernel_is_so_where_blocks_share_it_too():
+    """Of blocks that share, those that are alike hold fewer weights."""
+    skeleton = {
+        "stages": [{"width": 8, "depth": 4, "share_kernels": True}],
+        "operators": [{"depthwise": {"kernel_size": [3, 5, 7], "dilation": [1, 2]}}],
+    }
+    table = cost_table(unroll(read_skeleton(skeleton), OPERATORS, ATTENTIONS, (1, 8, 8), 10))
+
+    sampler = make_sampler("progressive", table.space, Costs(table), STEPS)
+
+    closed = [(table.space.decisions[place], option) for place, (_, option) in sampler.largest.items()]
+    assert [(one.name.split()[-1], one.options[option - 1]) for one, option in closed] == [
+        ("depthwise.kernel_size", 7)
+    ] * 4
 
 
 def test_a_sandwich_shrinks_with_what_is_open():

@@ -22,7 +22,8 @@ from tests.synthetic import OBJECTIVES, candidate, small_space, space
 SPACE = space()
 LIMITS = (Constraint("macs", max=15_000),)
 
-every_searcher = pytest.mark.parametrize("name", SEARCHERS)
+# gp takes seconds for a proposal, and asks as tpe does
+every_searcher = pytest.mark.parametrize("name", [name for name in SEARCHERS if name != "gp"])
 
 
 class Memory:
@@ -213,7 +214,7 @@ def test_a_space_smaller_than_the_budget_ends_the_search(name):
 
     assert carry_out(memory, name, budget=1000, among=small_space()) is True
 
-    assert 20 <= len(memory.kept) <= 24
+    assert len(memory.kept) == 24
 
 
 def test_the_searchers_hear_of_constraints():
@@ -228,7 +229,8 @@ def test_the_searchers_hear_of_constraints():
 @pytest.mark.parametrize(
     ("searcher", "said"),
     [
-        ("nsga3", "search.searcher 'nsga3' is not known; did you mean nsga2? Allowed: nsga2, random"),
+        ("nsga4", "search.searcher 'nsga4' is not known; did you mean nsga"),
+        ("genetic", f"search.searcher 'genetic' is not known; Allowed: {', '.join(SEARCHERS)}"),
         ({"population": 8}, "search.searcher has no name; write for example {name: nsga2, population: 16}"),
         ({"name": "random", "population": 8}, "search.searcher.population is not known; Allowed: nothing"),
         ({"name": ["nsga2"]}, "is not known"),
@@ -241,9 +243,10 @@ def test_a_searcher_that_is_not_there_is_named(searcher, said):
     assert said in str(caught.value)
 
 
-def test_a_search_loads_neither_torch_nor_ray():
+def test_a_search_loads_neither_torch_nor_ray_nor_optuna():
     script = (
-        "import sys, nas.search, nas.searchers, nas.config; assert not {'torch', 'ray'} & set(sys.modules)"
+        "import sys, nas.search, nas.searchers, nas.config; "
+        "assert not {'torch', 'ray', 'optuna'} & set(sys.modules)"
     )
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -22,7 +22,7 @@ from supernets.cost import Costs, CostTable
 from supernets.operators import OPERATORS
 from supernets.samplers import make_sampler
 from supernets.samplers.plan import Plan, Probe
-from supernets.samplers.shift import Shift
+from supernets.samplers.shift import AHEAD, Shift
 from supernets.samplers.shift_rule import (
     LEAST,
     adam,
@@ -407,6 +407,23 @@ def test_with_a_generator_the_architectures_are_its():
 
     assert sampler.generator is not None and len(set(drawn)) > 10
     table().space.check(drawn[0])
+
+
+def test_a_generator_draws_for_many_steps_at_once_and_anew_when_it_has_learned(monkeypatch):
+    sampler, passes = made(**GENERATED), []
+    carried_out(sampler, range(1))  # which fits it
+    samples_of = sampler.generator.samples
+    monkeypatch.setattr(
+        sampler.generator, "samples", lambda *given: passes.append(len(given[0])) or samples_of(*given)
+    )
+
+    plans = [sampler.plan(step, Random(step), no_look) for step in range(1, 2 * AHEAD)]
+    assert passes == [AHEAD] and len(set(plans)) > AHEAD
+
+    sampler.plan(2 * AHEAD, Random(0), no_look)
+    assert sampler.ahead
+    sampler.update(70, Random(0), Probe(falling, lambda values: values))
+    assert not sampler.ahead
 
 
 @cache

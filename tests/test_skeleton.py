@@ -152,6 +152,13 @@ def test_a_skeleton_is_read_from_a_file_and_named_after_it(tmp_path):
     assert read_skeleton(str(path)) == {"name": "slim", **parse_yaml(SMALLEST, "")}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-2", 0.01), ("-5E3", -5000.0), ("12e", "12e"), ("'1e3'", "1e3")]
+)
+def test_a_power_of_ten_is_a_number_without_a_point_too(text, value):
+    assert parse_yaml(f"rate: {text}", "x.yaml") == {"rate": value}
+
+
 # -- what it refuses ---------------------------------------------------------------------------
 
 STAGE = "stages: [{width: 8%s}]\noperators: [identity]"

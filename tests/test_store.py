@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from nas.storage import schema
-from nas.storage.migrations import migrate
+from nas.storage.migrations import BOOKS, migrate
 from nas.storage.records import Candidate, Constraint, Export, Latency, Objective, Run, TrainingPoint, Trial
 from nas.storage.store import Store
 
@@ -276,6 +276,15 @@ def test_trials_are_forgotten_of_one_run_alone(store):
     assert store.trials("digits") == [TRIAL]
 
 
+def test_trials_that_failed_are_forgotten_alone(store):
+    store.add_trial("digits", TRIAL)
+    store.add_trial("digits", replace(TRIAL, key="k2", error="Diverged: it diverged"))
+
+    store.forget_trials("digits", failed=True)
+
+    assert store.trials("digits") == [TRIAL]
+
+
 # -- older stores ------------------------------------------------------------------------------
 
 
@@ -287,9 +296,9 @@ def old_url(url):
         migrate(connection, 0, 1)
     engine.dispose()
     raw = sqlite3.connect(engine.url.database)
+    raw.execute(f"DROP TABLE {BOOKS}")  # which version 1 did not know of
     raw.executescript(
         """
-        DROP TABLE alembic_version;  -- which version 1 did not know of
         INSERT INTO runs VALUES (1, 'digits', '{"seed": 0}', '{"name": "digits"}', 'runs/digits', 'created', '',
             '2026-11-20T10:00:00+00:00', '2026-11-20T10:00:00+00:00');
         INSERT INTO objectives VALUES (1, 0, 'latency', 'latency_ms', 'ms', 'minimize');
@@ -322,8 +331,8 @@ def version(url):
     engine = create_engine(url)
     with engine.connect() as connection:
         noted = (
-            inspect(connection).has_table("alembic_version")
-            and connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+            inspect(connection).has_table(BOOKS)
+            and connection.exec_driver_sql(f"SELECT version_num FROM {BOOKS}").scalar()
         )
         number = connection.exec_driver_sql("SELECT version FROM paretoshift_schema").scalar()
     engine.dispose()
@@ -398,10 +407,26 @@ def tables_of(url):
             seen.get_unique_constraints(name),
         )
         for name in seen.get_table_names()
-        if name != "alembic_version"
+        if name != BOOKS
     }
     engine.dispose()
     return tables
+
+
+def test_the_books_of_another_tool_that_migrates_by_alembic_are_left_alone(old_url, tmp_path):
+    with sqlite3.connect(tmp_path / "nas.db") as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+        connection.execute("INSERT INTO alembic_version VALUES ('of another tool')")
+    connection.close()
+
+    with Store(old_url) as store:
+        assert store.trials("digits") == []
+
+    with sqlite3.connect(tmp_path / "nas.db") as connection:
+        [theirs] = connection.execute("SELECT version_num FROM alembic_version")
+    connection.close()
+    assert theirs == ("of another tool",)
+    assert version(old_url) == (schema.SCHEMA_VERSION, f"{schema.SCHEMA_VERSION:04}")
 
 
 def test_stores_that_many_open_at_once_are_migrated_once(old_url):

@@ -30,7 +30,7 @@ from supernets.cost import Costs, CostTable
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers import SAMPLERS, check_sampler, make_sampler
-from supernets.samplers.plan import Plan, Sampler
+from supernets.samplers.plan import Plan, Sampler, Stateless
 from supernets.supernet import Supernet
 from supernets.training import Diverged, Watcher, load_weights, progress, train, training_device
 
@@ -84,6 +84,9 @@ def probe_batch(number: int) -> tuple[Tensor, Tensor]:
 def recipe(steps: int, **changes) -> Training:
     defaults = {"sampler": "uniform", "batch_size": 32, "checkpoint_every": 7, "device": "cpu"}
     return Training(epochs=steps / 10, **(defaults | changes))
+
+
+GENERATED = {"name": "shift", "architectures": "generator"}
 
 
 @dataclass
@@ -205,6 +208,24 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(tmp_path, sampler)
     assert trained(stopped, settings)
 
     assert stopped.read_bytes() == whole.read_bytes()
+
+
+def test_what_is_prepared_is_shown_and_can_be_stopped_and_the_bytes_are_the_same(tmp_path):
+    settings = recipe(4, sampler={"name": "sandwich", "of": {**GENERATED, "fit": 5}})
+    heard, told = Heard(), []
+    heard.preparing = lambda *where: told.append(where)
+    assert trained(tmp_path / "whole.safetensors", settings, watcher=heard)
+    assert told == [("fitting the generator", step, 5) for step in range(1, 6)]
+
+    path = tmp_path / "stopped.safetensors"
+    assert not trained(path, settings, watcher=Heard(stops=frozenset([3])))  # in the middle of the fit
+    assert facts_of(path)["step"] == 0
+    assert not trained(path, settings, watcher=Heard(stops=frozenset([7])))  # after the second step
+    again = Heard()
+    again.preparing = lambda *where: pytest.fail("what was prepared is in the checkpoint")
+    assert trained(path, settings, watcher=again)
+
+    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_a_training_that_was_stopped_shows_the_same_curves(tmp_path):
@@ -455,23 +476,13 @@ def test_no_running_statistics_are_touched_by_a_training_and_the_norms_are_left_
 
 
 @dataclass
-class Listed:
+class Listed(Stateless):
     """A sampler that trains given architectures in turn, and then the last one."""
 
     architectures: list[Architecture]
 
     def plan(self, step: int, random: Random, look) -> Plan:
         return Plan((self.architectures[min(step, len(self.architectures) - 1)],))
-
-    def update(self, step, random, probe) -> None: ...
-
-    def observables(self) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict:
-        return {}
-
-    def load_state_dict(self, state) -> None: ...
 
 
 def choosing(operator: str, attention: str) -> Architecture:

@@ -22,6 +22,7 @@ from typing import Any, Generic
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from nas.own_evaluator import OwnEvaluator
 from nas.pool import Item, Outcome, Pool
 from nas.storage.records import Candidate
 from search_spaces import Architecture
@@ -65,6 +66,34 @@ def trials_on_workers(cluster: Cluster) -> Callable[..., Pool]:
     return make_pool
 
 
+def pool_of(cluster: Cluster, evaluator: OwnEvaluator, timeout: float | None = None) -> Pool:
+    """A pool that evaluates with a person's own function, a copy of it on each worker.
+
+    Args:
+        timeout: seconds after which an evaluation fails, and the process it runs in is ended.
+
+    Raises:
+        ValueError: the function cannot be sent to another process.
+    """
+    try:
+        ray.cloudpickle.dumps(evaluator)
+    except Exception as error:  # whatever it refers to may refuse in its own way
+        raise ValueError(
+            f"evaluate cannot be sent to workers: {reason_of(error)}; open files, locks and connections inside it, or "
+            "leave workers out"
+        ) from error
+    prepare = partial(_itself, evaluator)
+    return WorkerPool(cluster, prepare, _evaluate, in_order=False, timeout=timeout, kind=Actor)
+
+
+def _itself(evaluator: OwnEvaluator) -> OwnEvaluator:
+    return evaluator
+
+
+def _evaluate(evaluator: OwnEvaluator, architecture: Architecture) -> Candidate:
+    return evaluator(architecture)
+
+
 def prepare_bench(experiment: str, supernet_file: str, fingerprint: str):
     """On a worker: the bench, on the very images of the driver."""
     from nas.evaluation import prepare
@@ -95,17 +124,33 @@ class Place:
 
     host: str
     process: int
-    processor: str  # what a latency depends on
+    processor: str  # what a latency depends on; empty where none is measured
 
 
-class Evaluator:
-    """The actor: prepares once, then works."""
+class Actor:
+    """Prepares once, then works."""
+
+    def __init__(self):
+        self.bench = None
+
+    def place(self) -> Place:
+        return Place(node_name(), os.getpid(), "")
+
+    def prepare(self, prepare: Callable[[], Any]) -> None:
+        self.bench = prepare()
+
+    def work(self, work: Work[Item, Outcome], item: Item) -> Outcome:
+        return work(self.bench, item)
+
+
+class Evaluator(Actor):
+    """Works with networks."""
 
     def __init__(self):
         import torch
 
+        super().__init__()
         torch.set_num_threads(1)  # it has one CPU, whatever the environment says
-        self.bench = None
 
     def place(self) -> Place:
         from nas.hardware.timing import processor_name
@@ -116,12 +161,6 @@ class Evaluator:
 
             processor += f", {torch.cuda.get_device_name()}"
         return Place(node_name(), os.getpid(), processor)
-
-    def prepare(self, prepare: Callable[[], Any]) -> None:
-        self.bench = prepare()
-
-    def work(self, work: Work[Item, Outcome], item: Item) -> Outcome:
-        return work(self.bench, item)
 
 
 @dataclass
@@ -143,6 +182,8 @@ class WorkerPool(Generic[Item, Outcome]):
         failed: the outcome of an item that kills whoever works at it, and why.
         in_order: outcomes come in the order of asking, some time after they are ready, which `quiet` needs.
         stop: asked all the while; when it says so, no more outcomes come.
+        timeout: seconds after which an item fails, and the worker that has it in hand is ended; not with `quiet`.
+        kind: the class of the actors.
 
     Raises:
         WorkersFailed: a worker cannot start; the message says where and why.
@@ -157,8 +198,12 @@ class WorkerPool(Generic[Item, Outcome]):
         failed: Callable[[Item, str], Outcome] = failed_candidate,
         in_order: bool = True,
         stop: Callable[[], bool] = lambda: False,
+        timeout: float | None = None,
+        kind: type[Actor] = Evaluator,
     ):
         assert in_order or quiet is None
+        assert timeout is None or quiet is None
+        self.timeout, self.kind = timeout, kind
         self.cluster, self.prepare, self.loud, self.quiet = cluster, prepare, loud, quiet
         self.failed, self.in_order, self.stop = failed, in_order, stop
         self.workers: list[Worker] = []
@@ -226,13 +271,13 @@ class WorkerPool(Generic[Item, Outcome]):
             if not count:
                 return
         raise WorkersFailed(
-            f"workers died {MOST_DEATHS} times while they loaded the supernet and the images; they may need more "
+            f"workers died {MOST_DEATHS} times while they prepared, before any evaluation; they may need more "
             "memory than there is"
         )
 
     def _hire(self, count: int) -> list[tuple[ray.actor.ActorHandle, ray.ObjectRef, ray.ObjectRef]]:
         """Evaluators that found room, each with its place and the end of its preparation to wait for."""
-        make = ray.remote(Evaluator).options(
+        make = ray.remote(self.kind).options(
             num_cpus=1,
             num_gpus=self.cluster.gpus_per_worker,
             runtime_env={"env_vars": self.cluster.environment},
@@ -271,19 +316,23 @@ class WorkerPool(Generic[Item, Outcome]):
             WorkersFailed: a worker cannot read or write a file.
         """
         waiting = deque(items)
-        running: dict[ray.ObjectRef, tuple[Worker, Item]] = {}
+        running: dict[ray.ObjectRef, tuple[Worker, Item, float]] = {}  # and since when
         while waiting or running:
-            busy = [worker for worker, _ in running.values()]
+            busy = [worker for worker, *_ in running.values()]
             for worker in members():
                 if waiting and worker not in busy:
                     item = waiting.popleft()
-                    running[worker.evaluator.work.remote(work, item)] = worker, item
+                    running[worker.evaluator.work.remote(work, item)] = worker, item, time.monotonic()
             ready, _ = ray.wait(list(running), timeout=POLL)
+            late = [one for one, (*_, begun) in running.items() if one not in ready and self._is_late(begun)]
+            for worker, item, _ in map(running.pop, late):
+                self._replace(worker)
+                yield self.failed(item, f"TimedOut: it took longer than {self.timeout:g} seconds")
             if not ready:
                 if self.stop():
                     return
                 continue
-            worker, item = running.pop(ready[0])
+            worker, item, _ = running.pop(ready[0])
             try:
                 yield ray.get(ready[0])
             except RayTaskError as error:
@@ -299,6 +348,9 @@ class WorkerPool(Generic[Item, Outcome]):
                     waiting.appendleft(item)
                 else:
                     yield outcome
+
+    def _is_late(self, begun: float) -> bool:
+        return self.timeout is not None and time.monotonic() - begun > self.timeout
 
     def _replace(self, dead: Worker) -> None:
         self.workers.remove(dead)

@@ -165,6 +165,8 @@ def _followed(fit: _Fit, mailbox: ray.actor.ActorHandle, opened: Opened, stop: C
                     shown = shown or stack.enter_context(track("training", steps, done))
                 elif kind == "point":
                     note_training(store, name, shown, *content)
+                elif kind == "preparing":
+                    shown.prepare(*content)
                 elif kind == "warning":
                     shown.say(*content)
                 elif kind == "failed":
@@ -226,6 +228,7 @@ def _train(job: Job, rank: int, ranks: int) -> bool:
     job.mailbox.post.remote("begun", done, parts.steps)
     watcher = Watcher(
         point=lambda step, values: job.mailbox.post.remote("point", step, dict(values)),
+        preparing=lambda *where: job.mailbox.post.remote("preparing", *where),
         warn=lambda text: job.mailbox.post.remote("warning", text),
         stop=_now_and_then(lambda: ray.get(job.mailbox.is_stopping.remote())),
     )

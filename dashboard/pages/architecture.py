@@ -13,7 +13,13 @@ from dashboard.drawing import network
 from dashboard.pages import parts
 from dashboard.reader import Reader
 from nas.storage.records import Candidate, Latency, Run
-from search_spaces import architecture_from_json, space_from_json
+from search_spaces import (
+    Architecture,
+    CategoricalArchitecture,
+    CellArchitecture,
+    architecture_from_json,
+    space_from_json,
+)
 
 
 def layout(reader: Reader, name: str, key_prefix: str) -> Component:
@@ -35,16 +41,24 @@ def layout(reader: Reader, name: str, key_prefix: str) -> Component:
             ],
             className="beside",
         ),
-        parts.section(
-            "Architecture",
-            network(architecture, space_from_json(run.space)),
-            note=f"sizes are channels × {'height × width' if run.dims == 2 else 'samples'}",
-        ),
+        _architecture(run, architecture),
         _latency(candidate.latency) if candidate.latency else None,
         parts.details(
             "Architecture as JSON",
             html.Pre(json.dumps(json.loads(candidate.architecture), indent=2), className="json"),
         ),
+    )
+
+
+def _architecture(
+    run: Run, architecture: Architecture | CellArchitecture | CategoricalArchitecture
+) -> Component:
+    if isinstance(architecture, CategoricalArchitecture):
+        return parts.section("Architecture", parts.pairs(words.decision_words(architecture)))
+    return parts.section(
+        "Architecture",
+        network(architecture, space_from_json(run.space)),
+        note=f"sizes are channels × {'height × width' if run.dims == 2 else 'samples'}",
     )
 
 
@@ -72,6 +86,9 @@ def _measurements(run: Run, candidate: Candidate) -> list[Component]:
 
 
 def _exports(reader: Reader, run: Run, candidate: Candidate) -> list[Component]:
+    if run.evaluator is not None:
+        said = f"There is nothing to export: the candidates of this run were measured by {run.evaluator}."
+        return [html.P(said, className="quiet")]
     if candidate.error is not None:
         return [html.P("A candidate that failed cannot be exported.", className="quiet")]
     line = f"nas export {shlex.quote(run.name)} --candidate {candidate.key}"

@@ -220,9 +220,10 @@ def _failed(run: Run, standing: Standing) -> Component | None:
 
 def _about(run: Run) -> Component:
     experiment = json.dumps(json.loads(run.experiment), indent=2)
+    folder = [("folder", run.folder)] if run.folder else []
     return parts.details(
         "About this run",
-        parts.pairs([("started", words.moment(run.created)), ("folder", run.folder), *run.facts.items()]),
+        parts.pairs([("started", words.moment(run.created)), *folder, *run.facts.items()]),
         html.H3("Experiment"),
         html.Pre(experiment, className="json"),
     )

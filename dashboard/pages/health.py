@@ -20,6 +20,8 @@ BAR = 26  # px, the height of a bar with its gap
 
 def layout(reader: Reader, name: str) -> Component:
     run = reader.store.run(name)
+    if run.evaluator is not None:
+        return parts.no_supernet(run)
     trials = reader.store.trials(name)
     return parts.page(
         parts.run_header(run, "health"),

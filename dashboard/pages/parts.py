@@ -21,11 +21,9 @@ def page(*children: Component | None) -> html.Div:
 
 def run_header(run: Run, here: str | None = None, candidate: str = "", standing: str = "") -> html.Div:
     """The way back, what is shown and where it stands, and the run's pages; `here` is the one that is shown."""
-    tabs = {
-        "front": routes.run(run.name),
-        "training": routes.training(run.name),
-        "health": routes.health(run.name),
-    }
+    tabs = {"front": routes.run(run.name)}
+    if run.evaluator is None:
+        tabs |= {"training": routes.training(run.name), "health": routes.health(run.name)}
     above = {"runs": "/"} | ({run.name: routes.run(run.name)} if candidate else {})
     if candidate:
         title = [
@@ -44,6 +42,17 @@ def run_header(run: Run, here: str | None = None, candidate: str = "", standing:
             html.Div(title, className="headline"),
             html.Nav(links, className="run-tabs"),
         ]
+    )
+
+
+def no_supernet(run: Run) -> html.Div:
+    """The page of what a run with a person's own evaluator does not have."""
+    return page(
+        run_header(run),
+        section(
+            "No supernet",
+            html.P(f"The candidates of this run were measured by {run.evaluator}; no supernet was trained."),
+        ),
     )
 
 

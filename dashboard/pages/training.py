@@ -25,6 +25,8 @@ NOTES = {
 
 def layout(reader: Reader, name: str) -> Component:
     run = reader.store.run(name)
+    if run.evaluator is not None:
+        return parts.no_supernet(run)
     points = reader.store.training_points(name)
     return parts.page(
         parts.run_header(run, "training"),

@@ -79,6 +79,7 @@ def _prepared(normal: dict[str, Any]) -> str:
     scale = {
         "none": "Subtract",
         "divide by 255": "Divide pixels of 0 to 255 by 255, then subtract",
+        "0..16 to 0..1": "Multiply scikit-learn's pixels of 0 to 16 by 255/16, round, divide by 255, then subtract",
         "PCM to -1..1": "Divide PCM samples by the largest of their bits, to -1..1, then subtract",
     }[normal["scale"]]
     resize = "" if normal["resize"] == "none" else f" Then resize: {normal['resize']}."

@@ -150,7 +150,7 @@ def _write(
 
     layout, filter = ("NCHW", "bilinear") if run.dims == 2 else ("NCL", "linear")
     scale = "divide by 255" if splits.train.images.dtype.kind == "u" else "none"
-    scale = "PCM to -1..1" if experiment.data.name == "wav_folder" else scale
+    scale = {"wav_folder": "PCM to -1..1", "digits": "0..16 to 0..1"}.get(experiment.data.name, scale)
     card = {
         "run": run.name,
         "candidate": candidate.key,

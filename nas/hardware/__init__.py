@@ -2,7 +2,8 @@
 
 A device is a frozen dataclass: its fields are its settings, the keys of the `device:` section of an
 experiment file, and what is stored with every number it measures. `available` says whether this machine
-has it, `measure` times a network. torch and ONNX Runtime are imported when they are used.
+has it, `unusable` whether with these settings, `measure` times a network; what they all do alike is in
+`nas.hardware.runtime`. torch and the runtimes are imported when they are used.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from nas.hardware.onnxruntime_cpu import OnnxRuntimeCpu
+from nas.hardware.onnxruntime_cuda import OnnxRuntimeCuda
+from nas.hardware.openvino_cpu import OpenVinoCpu
 from nas.hardware.torch_cpu import TorchCpu
 from nas.hardware.torch_cuda import TorchCuda
 from nas.storage.records import Latency
 from search_spaces.strict import check_keys, unknown
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
 DEFAULT = OnnxRuntimeCpu.name
-DEVICES: dict[str, type] = {one.name: one for one in (OnnxRuntimeCpu, TorchCpu, TorchCuda)}
+DEVICES: dict[str, type] = {
+    one.name: one for one in (OnnxRuntimeCpu, OnnxRuntimeCuda, OpenVinoCpu, TorchCpu, TorchCuda)
+}
 
 
 class Device(Protocol):
@@ -31,8 +37,18 @@ class Device(Protocol):
     def available(cls) -> str | None:
         """None if this machine has the device, else one line: why not, and how to get it."""
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Of the runtime and what it stands on, where it is available."""
+
+    def unusable(self) -> str | None:
+        """None if this machine can do what the settings say, else one line: why not, and what to use."""
+
+    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...], kernels: bool = False) -> Latency:
         """The time of one batch of images (C, H, W), or signals (C, L), through a network in evaluation mode."""
+
+    def logits(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> np.ndarray:
+        """What the device answers to the fixed images that it is timed on, (N, classes) float32."""
 
 
 def device(section: Mapping[str, object]) -> Device:
@@ -49,7 +65,7 @@ def device(section: Mapping[str, object]) -> Device:
     kind = DEVICES[name]
     check_keys("device", section, ["name", *(field.name for field in fields(kind))])
     chosen = kind(**{key: value for key, value in section.items() if key != "name"})
-    if reason := kind.available():
+    if reason := kind.available() or chosen.unusable():
         raise ValueError(f"device.name {name!r} cannot be used here: {reason}")
     return chosen
 

@@ -3,7 +3,8 @@
 With one thread the clock is the processor time of the thread that runs the network: where the wall clock
 doubles under load, that stays within a few percent. What load does to it all the same, through caches and
 interruptions, is watched: a disturbed measurement is done again, and flagged if it stays so. Never are two
-measurements running at once on one host.
+measurements running at once on one host. A small reference network is timed before and after each: if that
+has become slower, the machine has.
 """
 
 from __future__ import annotations
@@ -19,47 +20,66 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.hardware.loaded import Clock, Loaded
+from nas.hardware.machine import during, state
 from nas.hardware.settings import Settings
 from nas.storage.records import Latency
 
 if TYPE_CHECKING:
     from torch import nn
 
-Clock = Literal["thread-cpu", "wall", "cuda-event"]
-
 PATIENCE = 20  # seconds of waiting for another measurement until that is said
 REPEATS = 2  # how often a disturbed measurement is done again
 WAITING = 1.1  # a thread that others do not hold up spends this much more wall than processor time at most
 SWITCHED = 0.05  # share of the runs that may be interrupted; more cool the caches of the others
 SWITCHES_PER_SECOND = 20  # a quiet kernel interrupts so often too, which long runs cannot avoid
+DRIFT = 0.05  # by which share the reference network may change from before to after
+REFERENCE = Settings(warmup=5, min_runs=30, seconds=0.02)  # how that is timed
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The times of the runs of one network, in order, and how often others took the processor."""
+    """The times of the runs of one network, in order, and what others did to the machine meanwhile."""
 
     clock: Clock
     samples_ms: tuple[float, ...]  # on that clock
     wall_ms: tuple[float, ...]
-    switches: int
+    switches: int  # how often others took the processor
+    cpu_ms: tuple[float, ...] = ()  # processor time of the process, where that is not the clock
+    reference_ms: tuple[float, ...] = ()  # of the reference network, before and after
+    machine: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def disturbances(self) -> dict[str, float]:
+        """What disturbed the measurement, in words, as multiples of what is tolerated."""
+        runs, seconds = len(self.wall_ms), sum(self.wall_ms) / 1e3
+        tolerated = max(SWITCHED * runs, SWITCHES_PER_SECOND * seconds, 1)
+        found = {f"interrupted {self.switches} times in {runs} runs": self.switches / tolerated}
+        if self.clock == "thread-cpu":
+            waited = float(np.median(self.wall_ms) / np.median(self.samples_ms))
+            found[f"waited: wall time is {waited:.2f} × processor time"] = waited / WAITING
+        if self.reference_ms:
+            before, after = self.reference_ms
+            apart = max(before, after) / min(before, after) - 1
+            word = "more" if after > before else "less"
+            found[f"drifted: the reference network took {apart:.0%} {word} after than before"] = apart / DRIFT
+        if events := self.machine.get("throttle_events", 0):
+            found[f"throttled {events:g} times, for heat"] = 1 + events
+        return found
 
     @property
     def disturbance(self) -> float:
-        """What others did to the measurement, as a multiple of what is tolerated."""
-        runs, seconds = len(self.wall_ms), sum(self.wall_ms) / 1e3
-        switched = self.switches / max(SWITCHED * runs, SWITCHES_PER_SECOND * seconds, 1)
-        if self.clock != "thread-cpu":
-            return switched
-        return max(switched, np.median(self.wall_ms) / np.median(self.samples_ms) / WAITING)
+        """The worst of the disturbances; above 1 it is more than is tolerated."""
+        return max(self.disturbances.values())
 
 
 def time_runs(run: Callable[[], float | None], settings: Settings, clock: Clock) -> Runs:
@@ -69,19 +89,21 @@ def time_runs(run: Callable[[], float | None], settings: Settings, clock: Clock)
         run: runs the network once and returns when it is done. On another clock than `thread-cpu` and
             `wall`, it returns its time on that, in milliseconds.
     """
+    processor_time = time.thread_time_ns if clock == "thread-cpu" else time.process_time_ns
     for _ in range(settings.warmup):
         run()
     wall, cpu, own = [], [], []
     switches = _switches(clock)
     end = time.perf_counter_ns() + settings.seconds * 1e9
     while len(wall) < settings.min_runs or (len(wall) < settings.max_runs and time.perf_counter_ns() < end):
-        wall_start, cpu_start = time.perf_counter_ns(), time.thread_time_ns()
+        wall_start, cpu_start = time.perf_counter_ns(), processor_time()
         own.append(run())
-        cpu.append((time.thread_time_ns() - cpu_start) / 1e6)
+        cpu.append((processor_time() - cpu_start) / 1e6)
         wall.append((time.perf_counter_ns() - wall_start) / 1e6)
     switches = _switches(clock) - switches
     samples = {"thread-cpu": cpu, "wall": wall}.get(clock, own)
-    return Runs(clock, tuple(samples), tuple(wall), switches)
+    beside = () if clock == "thread-cpu" else tuple(cpu)
+    return Runs(clock, tuple(samples), tuple(wall), switches, beside)
 
 
 def _switches(clock: Clock) -> int:
@@ -92,43 +114,60 @@ def _switches(clock: Clock) -> int:
     return resource.getrusage(whose).ru_nivcsw
 
 
-def time_alone(run: Callable[[], float | None], settings: Settings, clock: Clock) -> Runs:
-    """Time runs while no one else on this host does, again if disturbed; the least disturbed are kept."""
+def time_alone(
+    run: Callable[[], float | None],
+    settings: Settings,
+    clock: Clock,
+    reference: Callable[[], float | None] | None = None,
+) -> tuple[Runs, int]:
+    """Time runs while no one else on this host does, again if disturbed.
+
+    Returns:
+        The least disturbed runs, and how many attempts were made.
+    """
+
+    def reference_ms() -> tuple[float, ...]:
+        return (float(np.median(time_runs(reference, REFERENCE, clock).samples_ms)),) if reference else ()
+
+    def attempt() -> Runs:
+        told, before = state(), reference_ms()
+        runs = time_runs(run, settings, clock)
+        return replace(runs, machine=during(told, state()), reference_ms=before + reference_ms())
+
     with alone_on_this_host(), _no_garbage_collection():
-        best = time_runs(run, settings, clock)
-        for _ in range(REPEATS):
-            if best.disturbance <= 1:
-                break
-            best = min(best, time_runs(run, settings, clock), key=lambda runs: runs.disturbance)
-    return best
+        attempts = [attempt()]
+        while attempts[-1].disturbance > 1 and len(attempts) <= REPEATS:
+            attempts.append(attempt())
+    return min(attempts, key=lambda runs: runs.disturbance), len(attempts)
 
 
 def measure(
-    device: Settings,
-    run: Callable[[], float | None],
-    input_shape: tuple[int, ...],
-    clock: Clock,
-    versions: Mapping[str, str],
-    processor: str | None = None,
-    **facts: str,
+    device: Settings, network: Loaded, input_shape: tuple[int, ...], reference: Loaded, kernels: bool = False
 ) -> Latency:
-    """The record of one measurement; `facts` are stored beside the settings."""
+    """The record of one measurement, with the runtime's own profile if `kernels` are asked for."""
     load = os.getloadavg()[0]
-    runs = time_alone(run, device, clock)
-    if runs.disturbance > 1:
-        logger.info("others disturbed this measurement (%.1f × what is tolerated)", runs.disturbance)
+    runs, attempts = time_alone(network.run, device, network.clock, reference.run)
+    troubles = tuple(what for what, times in runs.disturbances.items() if times > 1)
+    if troubles:
+        logger.info("others disturbed this measurement: %s", "; ".join(troubles))
     return Latency(
         device=device.name,
-        settings={**asdict(device), **facts},
+        settings={**asdict(device), **network.facts},
         input_shape=tuple(input_shape),
-        clock=clock,
+        clock=network.clock,
         samples_ms=runs.samples_ms,
         wall_ms=runs.wall_ms,
-        versions=dict(versions),
-        processor=processor or processor_name(),
+        versions=dict(network.versions),
+        processor=network.processor or processor_name(),
         load=load,
         involuntary_switches=runs.switches,
-        contended=bool(runs.disturbance > 1),
+        contended=bool(troubles),
+        cpu_ms=runs.cpu_ms,
+        reference_ms=runs.reference_ms,
+        machine=runs.machine,
+        attempts=attempts,
+        disturbed_by=troubles,
+        kernels=network.kernels() if kernels and network.kernels else (),
     )
 
 

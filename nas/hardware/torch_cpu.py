@@ -1,22 +1,34 @@
-"""PyTorch on this machine's processor, eager: what the network costs without a runtime of its own."""
+"""PyTorch on this machine's processor: eager, what the network costs without a runtime of its own, or compiled."""
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from nas.hardware.settings import Settings
-from nas.hardware.timing import check_ready, clock_of, fixed_images, measure
-from nas.storage.records import Latency
+import numpy as np
+
+from nas.hardware.loaded import Loaded
+from nas.hardware.runtime import Runtime
+from nas.hardware.timing import clock_of
+from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed, without_compiler
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass(frozen=True)
-class TorchCpu(Settings):
+class TorchCpu(Runtime):
+    execution: str = "eager"  # or compiled
+
     name: ClassVar[str] = "torch-cpu"
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    executions: ClassVar[tuple[str, ...]] = EXECUTIONS
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_execution(self.execution)
 
     @classmethod
     def available(cls) -> str | None:
@@ -26,21 +38,34 @@ class TorchCpu(Settings):
             return f"{error}; pip install torch"
         return None
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
+    @classmethod
+    def versions(cls) -> dict[str, str]:
         import torch
 
-        check_ready(subnet)
-        network = deepcopy(subnet).cpu()
-        images = torch.from_numpy(fixed_images(self.batch, input_shape))
-        versions, clock = {"torch": torch.__version__}, clock_of(self.threads)
+        return {"torch": torch.__version__}
 
-        def run() -> None:
-            network(images)
+    def unusable(self) -> str | None:
+        return without_compiler() if self.execution == "compiled" else None
+
+    @contextmanager
+    def conditions(self) -> Iterator[None]:
+        import torch
 
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                return measure(self, run, input_shape, clock, versions)
+                yield
         finally:
             torch.set_num_threads(before)
+
+    def load(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Loaded:
+        network, images = placed(self, subnet, input_shape, "cpu")
+
+        def run() -> None:
+            network(images)
+
+        def logits() -> np.ndarray:
+            return network(images).float().numpy()
+
+        return Loaded(run, logits, clock_of(self.threads), self.versions())

@@ -1,7 +1,8 @@
 """PyTorch on an NVIDIA GPU, timed by events on the GPU's own clock.
 
 A captured CUDA graph is replayed, so that the numbers are those of the kernels and not of Python launching
-them; a network that cannot be captured runs eager. The record's settings say which it was.
+them; those of a network that cannot be captured are launched one by one. `launch` in the record's settings says
+which it was.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from nas.hardware.settings import Settings
-from nas.hardware.timing import check_ready, fixed_images, measure
-from nas.storage.records import Latency
+import numpy as np
+
+from nas.hardware.loaded import Loaded
+from nas.hardware.runtime import Runtime
+from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,8 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TorchCuda(Settings):
+class TorchCuda(Runtime):
+    execution: str = "eager"  # or compiled, by Inductor
+
     name: ClassVar[str] = "torch-cuda"
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    executions: ClassVar[tuple[str, ...]] = EXECUTIONS
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_execution(self.execution)
 
     @classmethod
     def available(cls) -> str | None:
@@ -42,27 +52,42 @@ class TorchCuda(Settings):
         reason = "".join(f" ({' '.join(str(one.message).split())})" for one in said[:1])
         return None if usable else f"torch finds no NVIDIA GPU{reason}; check nvidia-smi and the driver"
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
+    @classmethod
+    def versions(cls) -> dict[str, str]:
         import torch
 
-        check_ready(subnet)
-        network = deepcopy(subnet).cuda()
-        images = torch.from_numpy(fixed_images(self.batch, input_shape)).cuda()
-        versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
-        versions["cudnn"] = str(torch.backends.cudnn.version())
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        return {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": str(torch.backends.cudnn.version()),
+        }
+
+    @contextmanager
+    def conditions(self) -> Iterator[None]:
+        import torch
+
         with torch.inference_mode(), _true_float32():
-            launch, execution = _launcher(network, images)
+            yield
 
-            def run() -> float:
-                start.record()
-                launch()
-                end.record()
-                end.synchronize()
-                return start.elapsed_time(end)
+    def load(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Loaded:
+        import torch
 
-            processor = torch.cuda.get_device_name()
-            return measure(self, run, input_shape, "cuda-event", versions, processor, execution=execution)
+        network, images = placed(self, subnet, input_shape, "cuda")
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        launch, how = _launcher(network, images)
+
+        def run() -> float:
+            start.record()
+            launch()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end)
+
+        def logits() -> np.ndarray:
+            return network(images).float().cpu().numpy()
+
+        processor = torch.cuda.get_device_name()
+        return Loaded(run, logits, "cuda-event", self.versions(), processor, {"launch": how})
 
 
 @contextmanager
@@ -80,7 +105,7 @@ def _true_float32() -> Iterator[None]:
 
 
 def _launcher(network: nn.Module, images: Tensor) -> tuple[Callable[[], object], str]:
-    """What starts one run, and whether that is a "cuda-graph" or "eager"."""
+    """What starts one run, and whether that is a "cuda-graph" or its kernels "one-by-one"."""
     import torch
 
     aside = torch.cuda.Stream()
@@ -96,6 +121,8 @@ def _launcher(network: nn.Module, images: Tensor) -> tuple[Callable[[], object],
             network(images)
     except RuntimeError as error:
         torch.cuda.synchronize()
-        logger.warning("timed eager: no CUDA graph of this network (%s)", str(error).splitlines()[0])
-        return lambda: network(images), "eager"
+        logger.warning(
+            "timed kernel by kernel: no CUDA graph of this network (%s)", str(error).splitlines()[0]
+        )
+        return lambda: network(images), "one-by-one"
     return graph.replay, "cuda-graph"

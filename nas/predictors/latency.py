@@ -134,9 +134,17 @@ class LatencyPredictor:
 
     @classmethod
     def load(
-        cls, path: Path, space: SearchSpace | CellSpace, table: CostTable, device: Mapping[str, Any]
+        cls,
+        path: Path,
+        space: SearchSpace | CellSpace,
+        table: CostTable,
+        device: Mapping[str, Any],
+        begun: bool = False,
     ) -> LatencyPredictor:
         """What `save` wrote, to the last bit.
+
+        Args:
+            begun: a training goes by it already, so a new one would not do.
 
         Raises:
             FileNotFoundError: there is none.
@@ -147,7 +155,9 @@ class LatencyPredictor:
                 f"there is no {path.name} in {path.parent}, by which latency_ms is predicted; put it back there, or "
                 "start over with --fresh, which measures"
             )
-        way_out = "remove it to measure anew, or start over with --fresh"
+        way_out = (
+            "start over with --fresh" if begun else "remove it to measure anew, or start over with --fresh"
+        )
         content = read_json(path, f"restore it, or {way_out}")
         try:
             options = content["model"].pop("options")
@@ -197,7 +207,7 @@ def costs_for(experiment: Experiment, space: SearchSpace | CellSpace, folder: Pa
     table = cost_table(space)
     if folder is None or not goes_by_latency(experiment.training.sampler):
         return Costs(table)
-    return Costs(table, LatencyPredictor.load(folder / FILE, space, table, experiment.device))
+    return Costs(table, LatencyPredictor.load(folder / FILE, space, table, experiment.device, begun=True))
 
 
 def predictor_for(
@@ -222,7 +232,7 @@ def predictor_for(
 
     path, table, device = folder / FILE, cost_table(space), experiment.device
     if begun or path.exists():
-        return LatencyPredictor.load(path, space, table, device)
+        return LatencyPredictor.load(path, space, table, device, begun)
     chosen = stratified(space, table, seed=experiment.training.seed)
     measure, measurements = measurer(space, device), []
     with track("measuring latency", len(chosen)) as shown:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -54,12 +55,25 @@ class Constraint:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """One step of a network as the runtime ran it, from the runtime's own profile."""
+
+    node: str
+    kind: str  # Conv, Gemm, ...
+    kernel: str  # what ran it: a kernel's name where the runtime tells it, else who provided it
+    milliseconds: float  # in profiled runs, which are a little slower
+
+
+@dataclass(frozen=True)
 class Latency:
     """One latency measurement: every sample, and what is needed to believe it.
 
     `samples_ms` holds one time per run of one batch, in milliseconds, on `clock`:
     `thread-cpu` (processor time of the measuring thread: what the network costs on a machine that
-    others use too), `wall`, or `cuda-event`. `wall_ms` holds the wall time of the same runs.
+    others use too), `wall`, or `cuda-event`. `wall_ms` holds the wall time of the same runs, `cpu_ms` the
+    processor time of all threads of the process, where that is not the clock.
+
+    Records of earlier versions lack what has a default.
     """
 
     device: str
@@ -75,23 +89,35 @@ class Latency:
     contended: bool  # other processes disturbed it, even when repeated
     form: str = "plain"  # of the ways to deploy the network, the one that ran fastest
     measured_at: str = field(default_factory=now)
+    cpu_ms: tuple[float, ...] = ()
+    reference_ms: tuple[float, ...] = ()  # a small fixed network, timed before and after
+    machine: Mapping[str, float | str] = field(default_factory=dict)  # clock_mhz, throttle_events, ...
+    attempts: int = 1  # 1, and how often it was repeated because it was disturbed
+    disturbed_by: tuple[str, ...] = ()  # why it is contended, in words
+    kernels: tuple[Kernel, ...] = ()  # if asked for
 
     @property
     def median_ms(self) -> float:
         return float(np.median(self.samples_ms))
 
-    @property
+    @cached_property
     def interval_ms(self) -> tuple[float, float]:
-        """95 % confidence interval of the median, from order statistics (no distribution assumed)."""
-        ordered = np.sort(self.samples_ms)
-        count = len(ordered)
-        reach = 0.98 * np.sqrt(count)  # 1.96 standard deviations of Binomial(n, 1/2)
-        low = max(int(np.floor(count / 2 - reach)), 0)
-        high = min(int(np.ceil(count / 2 + reach)), count - 1)
-        return float(ordered[low]), float(ordered[high])
+        """95 % bootstrap interval of the median; the same samples give the same interval."""
+        return median_interval(np.array(self.samples_ms))
 
     def percentile_ms(self, percent: float) -> float:
         return float(np.percentile(self.samples_ms, percent))
+
+    @property
+    def cpu_per_wall(self) -> float | None:
+        """Processor time per wall time, the median of the runs; None where it was not recorded."""
+        cpu = self.samples_ms if self.clock == "thread-cpu" else self.cpu_ms
+        return float(np.median(np.divide(cpu, self.wall_ms))) if cpu else None
+
+    @property
+    def drift(self) -> float | None:
+        """By what share the reference network took longer after the measurement than before."""
+        return self.reference_ms[1] / self.reference_ms[0] - 1 if self.reference_ms else None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -99,9 +125,34 @@ class Latency:
     @classmethod
     def from_json(cls, text: str) -> Latency:
         fields = json.loads(text)
-        for name in ("input_shape", "samples_ms", "wall_ms"):
-            fields[name] = tuple(fields[name])
+        for name in ("input_shape", "samples_ms", "wall_ms", "cpu_ms", "reference_ms", "disturbed_by"):
+            fields[name] = tuple(fields.get(name, ()))
+        fields["kernels"] = tuple(Kernel(**one) for one in fields.get("kernels", ()))
         return cls(**fields)
+
+
+def median_interval(samples: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the median of consecutive times (n,), by the percentiles of bootstrapped medians.
+
+    Blocks of neighbours are drawn, around the end (Politis and Romano 1992), since a slow spell of a machine holds
+    many runs: intervals that take them for independent are too narrow.
+    """
+    count = len(samples)
+    length = max(round(count ** (1 / 3)), 1)
+    resamples = min(max(4_000_000 // count, 100), 1000)
+    random = np.random.default_rng(0)
+    starts = random.integers(count, size=(resamples, ceil(count / length)))
+    chunks = np.array_split(starts, ceil(resamples * count / 1_000_000))  # not all in memory at once
+    medians = [np.median(samples[_blocks(some, length, count)], axis=1) for some in chunks]
+    low, high = np.percentile(np.concatenate(medians), [2.5, 97.5])
+    median = float(np.median(samples))
+    return min(float(low), median), max(float(high), median)
+
+
+def _blocks(starts: np.ndarray, length: int, count: int) -> np.ndarray:
+    """The places (r, count) of the samples in blocks that begin at `starts` (r, blocks)."""
+    places = (starts[:, :, None] + np.arange(length)) % count
+    return places.reshape(len(starts), -1)[:, :count]
 
 
 @dataclass(frozen=True)
@@ -130,7 +181,7 @@ class Candidate:
         return sum(limit.violation(*self.interval(limit.key)) for limit in constraints)
 
 
-RunStatus = Literal["created", "training", "searching", "finished", "interrupted", "failed"]
+RunStatus = Literal["created", "training", "trained", "searching", "finished", "interrupted", "failed"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +204,12 @@ class Run:
     def dims(self) -> int:
         """2 for images, 1 for signals."""
         return 1 if len(json.loads(self.space).get("image_shape", ())) == 2 else 2
+
+    @cached_property
+    def evaluator(self) -> str | None:
+        """The name of the function that measured its candidates, where a person brought their own; such a run has
+        no supernet, no images and nothing to export."""
+        return json.loads(self.experiment).get("evaluator")
 
     @property
     def unit(self) -> str:

@@ -251,10 +251,11 @@ class Store:
             run_id = _run_id(connection, run)
             return _trials(connection, run_id) if schema.has(connection, trials) else []
 
-    def forget_trials(self, run: str) -> None:
-        """Drop all trials of a run, which are about to be done again."""
+    def forget_trials(self, run: str, failed: bool = False) -> None:
+        """Drop all trials of a run, or those that failed, which are about to be done again."""
         with self._write_run(run) as (connection, run_id):
-            connection.execute(delete(trials).where(trials.c.run_id == run_id))
+            which = [trials.c.error.is_not(None)] if failed else []
+            connection.execute(delete(trials).where(trials.c.run_id == run_id, *which))
 
     # -- exports -------------------------------------------------------------------------------
 

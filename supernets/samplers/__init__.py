@@ -9,6 +9,7 @@ from typing import Any
 from search_spaces import SearchSpace
 from search_spaces.strict import check_keys, unknown
 from supernets.cost import Costs
+from supernets.registry import BadPart
 from supernets.samplers.attentive import Attentive
 from supernets.samplers.fair import Fair
 from supernets.samplers.plan import Sampler
@@ -28,6 +29,7 @@ SAMPLERS = {
     "progressive": Progressive,
 }
 WRAPPERS = ("progressive", "sandwich")  # those that stand around another, from the outside in
+METHODS = [name for name in vars(Sampler) if not name.startswith("_")]
 
 
 def check_sampler(
@@ -55,7 +57,16 @@ def check_sampler(
             f"{where} is {name}, which cannot stand inside {around}; allowed: {', '.join(allowed)}"
         )
     if name not in allowed:
+        if name is None:
+            raise ValueError(
+                f"{where} is {settings}, without a name; write for example {{name: shift, bins: 8}}"
+            )
         raise unknown(f"{where} {name!r}", name, allowed)
+    if lacks := [method for method in METHODS if not hasattr(SAMPLERS[name], method)]:
+        file = f"{SAMPLERS[name].__module__.replace('.', '/')}.py"
+        raise BadPart(
+            f"{file} has no {', '.join(lacks)}; plan.py says what a sampler has, and `Stateless` has most of it"
+        )
     own = [key for key in signature(SAMPLERS[name]).parameters if key not in ("space", "costs", "steps")]
     check_keys(where, settings, own)
     if name in WRAPPERS:

@@ -12,7 +12,8 @@ Our deviations, each with its reason (methods section 1.5 has the pitfalls):
   stands between a cheapest and a dearest way to go on;
 - errors are relative to the target, so that the cheap are as exact as the dear;
 - heads are paid for entropy, or they would agree on one architecture per cost;
-- an answer is the nearest of CANDIDATES draws.
+- an answer is the nearest of some draws, of which the later ones are nearer to an even choice: where few
+  architectures cost about what was asked for, heads agree too soon on some that are a little off.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ BATCH = 64
 RATE = 1e-2  # Adam's; a tenth of it at the end of `fit` and in `learn`
 TEMPERATURES = 5.0, 0.5  # of the Gumbel-softmax, at the start and at the end of `fit`
 ENTROPY = 1e-3  # what the mean entropy of a decision, 0 to 1, is worth in squared relative error
-CANDIDATES = 16
+CANDIDATES, SOFTEST = 8, 16.0  # draws for one answer, and what divides the logits of the last of them
+NEAR, ROUNDS = 0.01, 6  # the relative error from which on an answer is drawn again, and how often at most
 ASKED = np.linspace(0.95, 1.1, 16)  # `best` asks for so much of the target; aiming higher often lands nearer
 SHARPNESS = 1.0, 10.0, 100.0  # the LSTM tells distances of all, a tenth, a hundredth of the target apart
 UNIFORM = 4096  # architectures by which the options of a decision are compared
@@ -161,12 +163,22 @@ class Generator:
         return self.samples([target], random)[0]
 
     def samples(self, targets: Sequence[float], random: Random) -> list[Architecture]:
-        """An architecture of about each cost: the nearest of CANDIDATES draws."""
-        wanted = np.array(targets, float)[:, None]
-        vectors = self.draw(np.repeat(wanted, CANDIDATES), random)
-        nearest = np.abs(self.cost(vectors).reshape(-1, CANDIDATES) - wanted).argmin(axis=1)
-        rows = vectors.reshape(len(wanted), CANDIDATES, -1)[np.arange(len(wanted)), nearest]
-        return [self._decoded(row) for row in rows]
+        """An architecture of about each cost: the nearest of CANDIDATES draws, or of up to ROUNDS times as many
+        until one is off by at most NEAR."""
+        wanted = np.array(targets, float)
+        found, errors = np.tile(self.cheapest, (len(wanted), 1)), np.full(len(wanted), np.inf)
+        softness = np.geomspace(1, SOFTEST, CANDIDATES)
+        for _ in range(ROUNDS):
+            far = np.flatnonzero(errors > NEAR)
+            if not len(far):
+                break
+            vectors = self.draw(np.repeat(wanted[far], CANDIDATES), random, np.tile(softness, len(far)))
+            off = np.abs(self.cost(vectors).reshape(-1, CANDIDATES) / wanted[far, None] - 1)
+            nearest = CANDIDATES * np.arange(len(far)) + off.argmin(axis=1)
+            better = off.min(axis=1) < errors[far]
+            found[far[better]] = vectors[nearest[better]]
+            errors[far] = np.minimum(errors[far], off.min(axis=1))
+        return [self._decoded(row) for row in found]
 
     def best(self, target: float) -> Architecture:
         """The architecture whose every decision is the arg-max of its head, of at most this cost.
@@ -181,10 +193,14 @@ class Generator:
             vectors = self._pass(target * ASKED, ceiling=target).vectors
         return self._decoded(vectors[self.cost(vectors).argmax()])
 
-    def draw(self, targets: np.ndarray, random: Random) -> np.ndarray:
-        """One draw for each target, (n,): vectors (n, decisions) from 1, not yet canonical."""
+    def draw(self, targets: np.ndarray, random: Random, softness: np.ndarray | None = None) -> np.ndarray:
+        """One draw for each target, (n,): vectors (n, decisions) from 1, not yet canonical.
+
+        Args:
+            softness: (n,) what divides the logits: the more, the nearer to an even choice; 1 if left out.
+        """
         with torch.no_grad():
-            return self._pass(targets, noise=_noise(random.getrandbits(63))).vectors
+            return self._pass(targets, noise=_noise(random.getrandbits(63)), softness=softness).vectors
 
     def _decoded(self, vector: np.ndarray) -> Architecture:
         return self.space.decode(vector.tolist())
@@ -272,16 +288,18 @@ class Generator:
         temperature: float = 1.0,
         given: np.ndarray | None = None,
         ceiling: float = np.inf,
+        softness: np.ndarray | None = None,
     ) -> Drawn:
         """Decide everything, in order, for each target (n,): as `given`, or by noise, or by arg-max."""
         network, most = self.network, int(self.options.max())
         vectors = np.tile(self.cheapest, (len(targets), 1))
         before, state = network.embedding[:1].expand(len(targets), -1), None
+        divisor = 1.0 if softness is None else torch.from_numpy(softness).float()[:, None]
         one_hots, scores, entropies = [], [], []
         for place, count in enumerate(self.options.tolist()):
             least, greatest = self._reach(vectors, place)
             logits, state = network.logits(place, before, self._budget(targets, least, greatest), state)
-            logits = logits.masked_fill(torch.from_numpy(least > ceiling), -torch.inf)
+            logits = (logits / divisor).masked_fill(torch.from_numpy(least > ceiling), -torch.inf)
             if given is not None:
                 one_hot = F.one_hot(torch.from_numpy(given[:, place] - 1), count).float()
             elif noise is None:

@@ -36,6 +36,8 @@ class Probe:
 
 Look = Callable[[Architecture], float]  # its loss on the step's own images, by their labels
 
+Watch = Callable[[str, int, int], None]  # what is being prepared, steps done, steps in all
+
 
 class Sampler(Protocol):
     """Made as `Sampler(space, costs, steps, **settings)` with `costs` a `supernets.cost.Costs`; one that
@@ -51,6 +53,9 @@ class Sampler(Protocol):
 
         The message begins with the setting's name; where in the file it stands is put before it.
         """
+
+    def prepare(self, watch: Watch) -> None:
+        """Whatever takes long before the first plan; nothing if it was done before a training was stopped."""
 
     def plan(self, step: int, random: Random, look: Look) -> Plan:
         """What to train in this step. Each `look` costs a forward pass, so few samplers take one."""
@@ -70,6 +75,9 @@ class Sampler(Protocol):
 class Stateless:
     """What all samplers say that learn nothing."""
 
+    def prepare(self, watch: Watch) -> None:
+        """There is nothing to prepare."""
+
     def update(self, step: int, random: Random, probe: Probe) -> None:
         """It learns nothing."""
 
@@ -88,6 +96,9 @@ class Wrapper:
 
     def __init__(self, of: Sampler):
         self.of = of
+
+    def prepare(self, watch: Watch) -> None:
+        self.of.prepare(watch)
 
     def update(self, step: int, random: Random, probe: Probe) -> None:
         self.of.update(step, random, probe)

@@ -142,22 +142,29 @@ def largest_options(space: SearchSpace, costs: Costs) -> dict[int, tuple[str, in
         kind = decision.name.split()[-1]
         if kind in KINDS:
             largest[place] = kind, decision.options.index(max(decision.options)) + 1
-        elif "." in kind and (option := _most_weights(space, costs, place, decision)):
+        elif "." in kind and (option := _most_weights(space, costs, decision)):
             largest[place] = "kernel", option
     return largest
 
 
-def _most_weights(space: SearchSpace, costs: Costs, place: int, decision: Decision) -> int:
-    """The option, from 1, of an operator's setting by which it has most weights; 0 if it has no order."""
+def _most_weights(space: SearchSpace, costs: Costs, decision: Decision) -> int:
+    """The option, from 1, of an operator's setting by which it has most weights; 0 if it has no order.
+
+    All blocks of the stage take the same option: of blocks that share kernels, those that are alike hold fewer.
+    """
     if any(isinstance(option, str | bool) for option in decision.options):
         return 0
     block, setting = decision.name.rsplit(" ", 1)
-    vector = [len(one.options) for one in space.decisions]  # the deepest, where every block arises
+    stage, operator = block.split(" block ")[0], setting.split(".")[0]
+    deepest = [len(one.options) for one in space.decisions]  # where every block arises
+    vectors = np.tile(deepest, (len(decision.options), 1))
     for where, other in enumerate(space.decisions):
-        if other.name == f"{block} operator":
-            vector[where] = other.options.index(setting.split(".")[0]) + 1
-    vectors = np.tile(np.array(vector), (len(decision.options), 1))
-    vectors[:, place] = np.arange(1, len(decision.options) + 1)
+        if not other.name.startswith(f"{stage} block "):
+            continue
+        if other.name.endswith(" operator") and operator in other.options:
+            vectors[:, where] = other.options.index(operator) + 1
+        elif other.name.endswith(f" {setting}") and other.options == decision.options:
+            vectors[:, where] = np.arange(1, len(decision.options) + 1)
     weights = costs.of("parameters")(space.canonical(vectors))
     if (weights == weights[0]).all():
         return 0

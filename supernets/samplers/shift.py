@@ -39,7 +39,7 @@ from search_spaces import Architecture, SearchSpace, architecture_from_json
 from supernets.cost import Costs
 from supernets.samplers.cost_bins import cost_bins
 from supernets.samplers.generator import Generator
-from supernets.samplers.plan import Look, Plan, Probe, check_cost, check_one_of, check_setting
+from supernets.samplers.plan import Look, Plan, Probe, Watch, check_cost, check_one_of, check_setting
 from supernets.samplers.shift_rule import (
     adam,
     deviation,
@@ -71,6 +71,7 @@ NAMES = {
 }
 MEASURED, GATE = 2, 2.0
 TASK = 0.02  # what validation loss is worth to the generator in squared relative error of its cost
+AHEAD = 32  # architectures that a generator draws at once, which takes as long as about five drawn one by one
 MOST = 1e6  # a deviation without any spread, as a finite number that can be shown
 
 
@@ -132,6 +133,7 @@ class Shift:
         self.visits = np.zeros(len(self.bins))  # since the last update
         self.trained = np.zeros((2, len(self.bins)))  # since the start: steps, and their MACs on one image
         self.pending: list[tuple[Architecture, int, float]] = []  # bin after bin: what was probed, its loss
+        self.ahead: list[tuple[int, Architecture]] = []  # bins and what the generator drew for the next plans
 
     @staticmethod
     def check(**settings: Any) -> None:
@@ -151,9 +153,12 @@ class Shift:
         """Of the bins, (K,)."""
         return self.floor / len(self.bins) + (1 - self.floor) * softmax(self.logits)
 
+    def prepare(self, watch: Watch) -> None:
+        if self.generates:
+            self._fitted(watch)
+
     def plan(self, step: int, random: Random, look: Look) -> Plan:
-        [number] = random.choices(range(len(self.bins)), self.probabilities)
-        architecture = self._sample(number, random)
+        number, architecture = self._drawn(random)
         self.visits[number] += 1
         self.trained[:, number] += 1, self._macs_of(architecture)
         return Plan((architecture,))
@@ -167,6 +172,7 @@ class Shift:
             self.learn(means[0].reshape(len(self.bins), -1), *means[1:], random, probe.mean_over_ranks)
         self._measure(step, random, probe)
         self.visits[:] = 0
+        self.ahead = []  # drawn by what was known before
 
     def learn(
         self,
@@ -217,6 +223,7 @@ class Shift:
             "visits": self.visits.tolist(),
             "trained": self.trained.tolist(),
             "pending": [(one.to_json(), number, loss) for one, number, loss in self.pending],
+            "ahead": [(number, self.space.encode(one)) for number, one in self.ahead],
             "generator": self.generator and self.generator.state_dict(),
         }
 
@@ -225,6 +232,7 @@ class Shift:
         self.updates, self.deviation = state["updates"], state["deviation"]
         self.visits, self.trained = np.array(state["visits"]), np.array(state["trained"])
         self.pending = [(architecture_from_json(one), number, loss) for one, number, loss in state["pending"]]
+        self.ahead = [(number, self.space.decode(vector)) for number, vector in state.get("ahead", [])]
         self.generator = self._made() if state["generator"] else None
         if self.generator:
             self.generator.load_state_dict(state["generator"])
@@ -261,10 +269,20 @@ class Shift:
 
     # -- what is trained -----------------------------------------------------------------------
 
-    def _sample(self, number: int, random: Random) -> Architecture:
+    def _drawn(self, random: Random) -> tuple[int, Architecture]:
+        """A bin and an architecture of it."""
         if not self.generates:
-            return self.bins.sample(number, random)
-        return self._fitted().sample(self._target(number, random), random)
+            [number] = self._numbers(1, random)
+            return number, self.bins.sample(number, random)
+        if not self.ahead:
+            numbers = self._numbers(AHEAD, random)
+            targets = [self._target(number, random) for number in numbers]
+            self.ahead = list(zip(numbers, self._fitted().samples(targets, random), strict=True))
+        return self.ahead.pop()
+
+    def _numbers(self, count: int, random: Random) -> list[int]:
+        """So many bins by their probabilities."""
+        return random.choices(range(len(self.bins)), self.probabilities, k=count)
 
     def _target(self, number: int, random: Random) -> float:
         """A cost anywhere in a bin."""
@@ -273,12 +291,13 @@ class Shift:
     def _macs_of(self, architecture: Architecture) -> float:
         return float(self.macs(np.array([self.space.encode(architecture)]))[0])
 
-    def _fitted(self) -> Generator:
+    def _fitted(self, watch: Watch = lambda what, step, steps: None) -> Generator:
         """The generator, fitted when it is first needed: that takes a while, and a training that goes on from a
         checkpoint has it there."""
         if self.generator is None:
-            self.generator = self._made()
-            self.generator.fit(self.fit)
+            generator = self._made()
+            generator.fit(self.fit, lambda step, error: watch("fitting the generator", step, self.fit))
+            self.generator = generator
         return self.generator
 
     def _made(self) -> Generator:

@@ -31,8 +31,8 @@ def pathwise_gradient(
     """The paper's estimate of the same, from one straight-through Gumbel-softmax draw, (K,).
 
     The draw times the bins' costs is one cost C, and only the slope of the change of the loss in C goes back to
-    the logits. The slope at the bin drawn is the difference between its neighbours over that of their
-    `costs`, (K,) and rising.
+    the logits. The slope at the bin drawn is a finite difference (of second order within the range) over
+    its neighbours; `costs`, (K,), rise.
     """
     noisy = logits + dice.gumbel(size=len(logits))
     slope = np.gradient(change, costs)[noisy.argmax()] if len(costs) > 1 else 0.0

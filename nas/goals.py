@@ -1,0 +1,76 @@
+"""Objectives and constraints as a person writes them in Python: `{"accuracy": "maximize", "latency_ms": "minimize"}`
+and `{"latency_ms": {"max": 2.0}}`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+from nas.storage.records import Constraint, Objective
+from search_spaces.strict import check_keys, unknown
+
+GOALS = get_args(get_type_hints(Objective)["goal"])
+UNITS = ("ns", "us", "ms", "s", "h", "mJ", "J", "mW", "W", "B", "kB", "MB", "GB")  # that a key may end in
+
+
+def objectives_of(given: Mapping[str, str] | Sequence[Objective]) -> tuple[Objective, ...]:
+    """One objective or more; a key such as `latency_ms` is the latency in milliseconds, any other has no unit.
+
+    Raises:
+        ValueError: no objective, one twice, or a goal that is none.
+    """
+    several = [_objective(*pair) for pair in given.items()] if isinstance(given, Mapping) else given
+    if not isinstance(several, Sequence) or not several or not _all(several, Objective):
+        raise ValueError(
+            f'objectives is {given!r}; write for example {{"accuracy": "maximize", "latency_ms": "minimize"}}'
+        )
+    keys = [one.key for one in several]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"objectives lists {twice[0]} twice; list it once")
+    return tuple(several)
+
+
+def constraints_of(given: Mapping[str, Mapping[str, float]] | Sequence[Constraint]) -> tuple[Constraint, ...]:
+    """Limits on objectives, or on other values that are measured for them.
+
+    Raises:
+        ValueError: what is no limit, or a limit that nothing can keep.
+    """
+    if isinstance(given, Mapping):
+        return tuple(_constraint(*pair) for pair in given.items())
+    if not isinstance(given, Sequence) or not _all(given, Constraint):
+        raise ValueError(f'constraints is {given!r}; write for example {{"latency_ms": {{"max": 2.0}}}}')
+    return tuple(given)
+
+
+def keys_of(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> tuple[str, ...]:
+    """What must be measured: the objectives, and what else is limited."""
+    return tuple(dict.fromkeys([one.key for one in (*objectives, *constraints)]))
+
+
+def _objective(key: Any, goal: Any) -> Objective:
+    if not isinstance(key, str) or not key:
+        raise ValueError(f"an objective is called {key!r}; its name must be text")
+    if goal not in GOALS:
+        raise unknown(f"objectives: {key} is to {goal!r}, which", goal, GOALS)
+    name, _, unit = key.rpartition("_")
+    return Objective(name, key, unit, goal) if name and unit in UNITS else Objective(key, key, "", goal)
+
+
+def _constraint(key: Any, limits: Any) -> Constraint:
+    where = f"constraints: {key}"
+    if not isinstance(limits, Mapping) or not limits:
+        raise ValueError(f'{where} is {limits!r}; write {{"max": ...}} or {{"min": ...}}')
+    check_keys(where, limits, ("min", "max"))
+    for side, limit in limits.items():
+        number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if not number or not math.isfinite(limit):
+            raise ValueError(f"{where}.{side} is {limit!r}; it must be a finite number")
+    if limits.get("min", -math.inf) > limits.get("max", math.inf):
+        raise ValueError(f"{where}: min {limits['min']:g} is above max {limits['max']:g}")
+    return Constraint(key, **{side: float(limit) for side, limit in limits.items()})
+
+
+def _all(several: Iterable[Any], kind: type) -> bool:
+    return all(isinstance(one, kind) for one in several)

@@ -1,0 +1,138 @@
+"""What this machine can measure on, and what was measured: as tables, and for scripts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nas.hardware import machine
+from nas.hardware.offers import Offer
+from nas.hardware.timing import processor_name
+from nas.measure import Measured
+from nas.report import console, plain_table
+from nas.storage.records import Latency
+
+
+def print_devices(offers: Sequence[Offer]) -> None:
+    """Every device: what may be chosen here, or why it is not here."""
+    out = console()
+    told = [processor_name(), f"{cores()} cores", f"load {os.getloadavg()[0]:.1f}"]
+    told += [f"{key.replace('_', ' ')} {value}" for key, value in machine.state().items()]
+    out.print(", ".join(told), soft_wrap=True)
+    table = plain_table("device", "here", "settings, the default first", "versions")
+    for one in (one for one in offers if one.reason is None):
+        choices = "; ".join(f"{name}: {', '.join(values)}" for name, values in one.choices.items())
+        table.add_row(one.name, "yes", choices, ", ".join(f"{name} {v}" for name, v in one.versions.items()))
+    out.print(table)
+    for one in offers:
+        for choice, reason in one.refused.items():
+            out.print(f"{one.name}, {choice}: no, {reason}", soft_wrap=True)
+        if one.reason is not None:
+            out.print(f"{one.name}: not here, {one.reason}", soft_wrap=True)
+    common = {name: value for name, value in offers[0].settings.items() if name != "precision"}
+    defaults = ", ".join(f"{name}: {value}" for name, value in common.items())
+    out.print(f"settings of all of them, with their defaults: {defaults}", soft_wrap=True)
+
+
+def devices_as_json(offers: Sequence[Offer]) -> dict[str, Any]:
+    return {
+        "processor": processor_name(),
+        "cores": cores(),
+        "load": os.getloadavg()[0],
+        "machine": machine.state(),
+        "devices": [{"available": one.reason is None, **asdict(one)} for one in offers],
+    }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def print_measured(found: Sequence[Measured]) -> None:
+    out = console()
+    table = plain_table("network", "input", "device", "settings", "clock")
+    for heading in ("median (ms)", "95 % interval", "p90", "CPU/wall"):
+        table.add_column(heading, justify="right")
+    table.add_column("contended")
+    for one in found:
+        low, high = one.latency.interval_ms
+        ratio = one.latency.cpu_per_wall
+        table.add_row(
+            str(one.network.path),
+            "×".join(map(str, one.network.input_shape)),
+            one.latency.device,
+            chosen(one.latency),
+            one.latency.clock,
+            f"{one.latency.median_ms:.3f}",
+            f"{low:.3f}-{high:.3f}",
+            f"{one.latency.percentile_ms(90):.3f}",
+            "-" if ratio is None else f"{ratio:.2f}",
+            "yes" if one.latency.contended else "no",
+        )
+    out.print(table)
+    for line in notes([one.latency for one in found]):
+        out.print(line, soft_wrap=True)
+    for one in found:
+        if one.latency.contended:
+            reasons = "; ".join(one.latency.disturbed_by)
+            out.print(f"contended: {where(one)}: {reasons}", soft_wrap=True)
+        if one.latency.kernels:
+            _print_kernels(one)
+
+
+def notes(records: Sequence[Latency]) -> list[str]:
+    """What must be known beside the table."""
+    lines = [f"measured on {', '.join(dict.fromkeys(one.processor for one in records))}; of one batch"]
+    if len(clocks := {one.clock for one in records}) > 1:
+        lines.append(f"{' and '.join(sorted(clocks))} are different clocks: compare rows of one clock only")
+    if any(one.contended for one in records):
+        lines.append(
+            "contended: others disturbed it, repeated as it was; measure again when the machine is quiet"
+        )
+    return lines
+
+
+def chosen(record: Latency) -> str:
+    """The settings that make a difference: 1 thread, batch 1, float32, compiled."""
+    settings = record.settings
+    threads = f"{settings['threads']} thread{'s' if settings['threads'] != 1 else ''}"
+    words = [threads, f"batch {settings['batch']}", str(settings["precision"])]
+    return ", ".join(words + [str(settings[name]) for name in ("execution", "launch") if name in settings])
+
+
+def where(one: Measured) -> str:
+    """What a line under the table is about."""
+    return f"{one.network.path} on {one.latency.device} ({chosen(one.latency)})"
+
+
+def _print_kernels(one: Measured) -> None:
+    out = console()
+    out.print(f"\n{where(one)}, by the runtime's own profile:", soft_wrap=True)
+    table = plain_table("node", "kind", "kernel")
+    table.add_column("ms", justify="right")
+    for kernel in one.latency.kernels:
+        table.add_row(kernel.node, kernel.kind, kernel.kernel, f"{kernel.milliseconds:.4f}")
+    out.print(table)
+
+
+def measured_as_json(found: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Everything that `print_measured` says, and the whole records, for scripts."""
+    return [
+        {
+            "network": str(one.network.path),
+            "device": one.latency.device,
+            "source": "measured",
+            "median_ms": one.latency.median_ms,
+            "interval_ms": list(one.latency.interval_ms),
+            **{f"p{percent}_ms": one.latency.percentile_ms(percent) for percent in (10, 90, 99)},
+            "cpu_per_wall": one.latency.cpu_per_wall,
+            "drift": one.latency.drift,
+            "contended": one.latency.contended,
+            "disturbed_by": list(one.latency.disturbed_by),
+            "record": asdict(one.latency),
+        }
+        for one in found
+    ]

@@ -1,0 +1,69 @@
+"""A person's own function of an architecture, as the search needs it: whatever it does, there is a candidate."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nas.storage.records import Candidate
+from search_spaces.strict import unknown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OwnEvaluator:
+    """
+    Args:
+        evaluate: `architecture -> {key: number}`.
+        keys: what it must return, no more and no less: the objectives, and what else is limited.
+    """
+
+    evaluate: Callable[[Any], Mapping[str, float]]
+    keys: tuple[str, ...]
+
+    def __call__(self, architecture: Any) -> Candidate:
+        """The candidate; with an error if the function raises, or returns what is not asked for."""
+        begun = time.perf_counter()
+        candidate = Candidate(architecture.key, architecture.to_json())
+        try:
+            candidate = replace(candidate, values=checked(self.evaluate(architecture), self.keys))
+        except Exception as error:  # a candidate that fails must not end the search
+            log.info("candidate %s failed", candidate.key, exc_info=True)
+            reason = " ".join(str(error).split()) or "no message"
+            candidate = replace(candidate, error=f"{type(error).__name__}: {reason}")
+        return replace(candidate, seconds=time.perf_counter() - begun)
+
+
+def checked(returned: Any, keys: Sequence[str], got: str = "evaluate returned") -> dict[str, float]:
+    """The numbers that were asked for, in the order of `keys`; `got` begins the errors.
+
+    Raises:
+        ValueError: one is missing, one is too many, or one is no finite number.
+    """
+    if not isinstance(returned, Mapping):
+        example = ", ".join(f'"{key}": ...' for key in keys)
+        raise ValueError(f"{got} {_short(returned)}; it must be {{{example}}}")
+    if missing := [key for key in keys if key not in returned]:
+        raise ValueError(f"{got} no {missing[0]}, only {', '.join(map(str, returned)) or 'nothing'}")
+    if extra := [key for key in returned if key not in keys]:
+        raise unknown(f"{got} {extra[0]!r}, which", extra[0], keys)
+    return {key: _number(returned[key], f"{got} {_short(returned[key])} for {key}") for key in keys}
+
+
+def _number(value: Any, said: str) -> float:
+    scalar = hasattr(value, "__float__") and getattr(value, "shape", ()) == ()
+    if not scalar or isinstance(value, bool | np.bool_) or not math.isfinite(float(value)):
+        raise ValueError(f"{said}; it must be a finite number")
+    return float(value)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return f"{text[:80]} ({type(value).__name__})"

@@ -1,0 +1,264 @@
+"""What an objective is predicted to be, with its uncertainty, from rows of integers.
+
+Two predictors, and of each objective the one whose leave-one-out predictions rank better (Kendall's tau):
+a Gaussian process whose kernel falls with the weighted number of decisions that differ, exp(-Σ w d²), with a
+weight for each decision and one more for the distance of numbers (Rasmussen and Williams, "Gaussian Processes
+for Machine Learning", 2006, sections 2.2, 5.1 and 5.4.2); and ridge regression on single decisions and their
+pairs, as a process with a polynomial kernel. In both the noise of measurements is fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.rank_statistics import tau
+from search_spaces import SearchSpace
+
+STEPS = 15  # of the optimiser of the weights
+LEAST_NOISE = 1e-4  # in variances of what is predicted
+FAR = 4.0  # interquartile ranges above the median beyond which bad values are cut off
+
+
+class Features:
+    """One column per option, built from the space, and one for the place among numbers; see `groups`."""
+
+    def __init__(self, space: SearchSpace):
+        counts = [len(decision.options) for decision in space.decisions]
+        self.decisions = len(counts)
+        self.places = np.repeat(np.arange(len(counts)), counts)
+        self.options = np.concatenate([[], *(np.arange(1, count + 1) for count in counts)]).astype(np.int64)
+        self.ordered = np.array(
+            [
+                place
+                for place, decision in enumerate(space.decisions)
+                if len(decision.options) > 2 and all(isinstance(one, int | float) for one in decision.options)
+            ],
+            np.int64,
+        )
+        self.steps = np.array(counts, np.int64)[self.ordered] - 1
+        more = len(counts) + np.arange(len(self.ordered))
+        self.groups = np.concatenate([self.places, more]).astype(
+            np.int64
+        )  # of each column, which weight it has
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(n, columns): rows with different options of a decision are 1 apart in it."""
+        chosen = (rows[:, self.places] == self.options) * np.sqrt(0.5)
+        numbers = rows[:, self.ordered]
+        return np.concatenate([chosen, np.where(numbers > 0, (numbers - 1) / self.steps, 0.5)], axis=1)
+
+
+# -- kernels -----------------------------------------------------------------------------------
+
+
+class ProductKernel:
+    """exp(-Σ scales² (a - b)²) of every pair; scales (columns,)."""
+
+    def __init__(self, scales: np.ndarray):
+        self.scales = scales
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.exp(-_squares(a * self.scales, b * self.scales))
+
+    def of_equals(self, a: np.ndarray) -> np.ndarray:
+        """Of each with itself, (n,)."""
+        return np.ones(len(a))
+
+
+class PairsKernel:
+    """(1 + a·b)² of every pair, over its largest: single columns, and products of two."""
+
+    def __init__(self, decisions: int):
+        self.most = 1 + decisions / 2
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return ((1 + a @ b.T) / self.most) ** 2
+
+    def of_equals(self, a: np.ndarray) -> np.ndarray:
+        return ((1 + (a**2).sum(axis=1)) / self.most) ** 2
+
+
+Kernel = ProductKernel | PairsKernel
+
+
+def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.maximum((a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T, 0)
+
+
+# -- posterior ---------------------------------------------------------------------------------
+
+
+class Process:
+    """A Gaussian process of mean 0 after n examples.
+
+    Args:
+        features: (n, columns).
+        targets: (n,)
+        kernel: times `scale`, the covariance of what is predicted.
+        noise: the variance of what was measured around it.
+    """
+
+    def __init__(self, features: np.ndarray, targets: np.ndarray, kernel: Kernel, scale: float, noise: float):
+        from scipy.linalg import cho_factor, cho_solve
+
+        self.features, self.kernel, self.scale, self.noise = features, kernel, scale, noise
+        covariance = scale * kernel(features, features) + noise * np.eye(len(features))
+        self.factor = cho_factor(covariance, lower=True)
+        inverse = cho_solve(self.factor, np.eye(len(features)))
+        self.dual = inverse @ targets
+        self.left_out = targets - self.dual / np.diag(inverse)  # (n,): each predicted by the others
+
+    def mean(self, features: np.ndarray) -> np.ndarray:
+        return self.scale * self.kernel(features, self.features) @ self.dual
+
+    def mean_and_deviation(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) each; the deviation is of what is predicted, without the noise of measuring it."""
+        across, reduced = self._across(features)
+        variance = self.scale * self.kernel.of_equals(features) - (reduced**2).sum(axis=0)
+        return across @ self.dual, np.sqrt(np.maximum(variance, 1e-12))
+
+    def draws(self, features: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        """(draws, n) from the joint posterior; normal: (draws, n) numbers of the standard normal distribution."""
+        across, reduced = self._across(features)
+        covariance = self.scale * self.kernel(features, features) - reduced.T @ reduced
+        return across @ self.dual + normal @ _root(covariance).T
+
+    def _across(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from scipy.linalg import solve_triangular
+
+        across = self.scale * self.kernel(features, self.features)
+        return across, solve_triangular(self.factor[0], across.T, lower=True, check_finite=False)
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """A matrix whose product with its transpose is the covariance, up to rounding."""
+    try:
+        return np.linalg.cholesky(covariance + 1e-6 * np.diag(covariance).max() * np.eye(len(covariance)))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        return vectors * np.sqrt(np.maximum(values, 0))
+
+
+def fit_product(
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, start: np.ndarray | None = None
+) -> tuple[Process, np.ndarray]:
+    """The process whose weights, scale and noise are most likely, under wide log-normal priors.
+
+    Args:
+        groups: (columns,): which weight each column has.
+        start: where to begin, as returned before.
+
+    Returns:
+        The process, and logarithms of its scale, its noise and its weights.
+    """
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    from scipy.optimize import minimize
+
+    several = int(groups.max()) + 1 if len(groups) else 0
+    centre = np.concatenate([[0.0, np.log(0.01)], np.full(several, np.log(2 / max(several, 1)))])
+    spread = np.concatenate([[1.0, 2.0], np.full(several, 1.2)])
+    member = np.eye(several)[groups]  # (columns, weights)
+    identity = np.eye(len(targets))
+
+    def unlikeliness(logs: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, noise, weights = np.exp(logs[0]), np.exp(logs[1]) + LEAST_NOISE, np.exp(logs[2:])
+        scaled = features * np.sqrt(member @ weights)
+        kernel = scale * np.exp(-_squares(scaled, scaled))
+        try:
+            factor = cho_factor(kernel + noise * identity, lower=True, check_finite=False)
+        except LinAlgError:
+            return 1e10, np.zeros_like(logs)
+        inverse = cho_solve(factor, identity, check_finite=False)
+        dual = inverse @ targets
+        off = (logs - centre) / spread
+        value = 0.5 * targets @ dual + np.log(np.diag(factor[0])).sum() + 0.5 * (off**2).sum()
+        slope = inverse - np.outer(dual, dual)
+        mixed = slope * kernel
+        columns = mixed.sum(axis=1) @ scaled**2 - ((mixed @ scaled) * scaled).sum(axis=0)
+        parts = [0.5 * mixed.sum(), 0.5 * np.exp(logs[1]) * np.trace(slope)]
+        return value, np.concatenate([parts, -(member.T @ columns)]) + off / spread
+
+    begun = centre if start is None else start
+    limits = [(low - 4 * wide, low + 4 * wide) for low, wide in zip(centre, spread, strict=True)]
+    found = minimize(
+        unlikeliness, begun, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": STEPS}
+    ).x
+    kernel = ProductKernel(np.sqrt(member @ np.exp(found[2:])))
+    process = Process(features, targets, kernel, np.exp(found[0]), np.exp(found[1]) + LEAST_NOISE)
+    return process, found
+
+
+def fit_pairs(features: np.ndarray, targets: np.ndarray, decisions: int) -> Process:
+    """Ridge regression on options and pairs of options, the penalty that is most likely."""
+    kernel = PairsKernel(decisions)
+    values, vectors = np.linalg.eigh(kernel(features, features))
+    values, along = np.maximum(values, 0), (vectors.T @ targets) ** 2
+
+    def unlikeliness(ratio: float) -> tuple[float, float]:
+        lengths = values + ratio
+        scale = max(float(np.mean(along / lengths)), 1e-9)
+        return len(targets) * np.log(scale) + np.log(lengths).sum(), scale
+
+    ratio = min(np.logspace(-4, 2, 19), key=lambda one: unlikeliness(one)[0])
+    scale = unlikeliness(ratio)[1]
+    return Process(features, targets, kernel, scale, scale * ratio)
+
+
+# -- of one objective --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How losses are turned into what is predicted: in standard deviations, of logarithms where these are less
+    skewed, and not of more than what is bad enough."""
+
+    logarithm: bool
+    most: float
+    centre: float
+    spread: float
+
+    @classmethod
+    def plain(cls, values: np.ndarray) -> Scale:
+        """Of values that are neither cut nor turned into logarithms."""
+        return cls(False, np.inf, float(values.mean()), float(values.std()) or 1.0)
+
+    @classmethod
+    def of(cls, losses: np.ndarray) -> Scale:
+        low, median, high = np.percentile(losses, [25, 50, 75])
+        span = max(high - low, 0.1 * (losses.max() - low))
+        most = float(max(median + FAR * span, high))
+        cut = np.minimum(losses, most)
+        logarithm = bool(cut.min() > 0 and abs(_skewness(np.log(cut))) < abs(_skewness(cut)))
+        cut = np.log(cut) if logarithm else cut
+        return cls(logarithm, most, float(cut.mean()), float(cut.std()) or 1.0)
+
+    def there(self, losses: np.ndarray) -> np.ndarray:
+        cut = np.minimum(losses, self.most)
+        return ((np.log(cut) if self.logarithm else cut) - self.centre) / self.spread
+
+    def back(self, values: np.ndarray) -> np.ndarray:
+        values = self.centre + self.spread * np.clip(values, -20, 20)
+        return np.exp(values) if self.logarithm else values
+
+
+def _skewness(values: np.ndarray) -> float:
+    off = values - values.mean()
+    return float((off**3).mean() / max(off.std(), 1e-12) ** 3)
+
+
+class Surrogate:
+    """The predictor of one objective; fitted again, it begins with the weights that it had."""
+
+    def __init__(self, features: Features):
+        self.features = features
+        self.logs: np.ndarray | None = None
+
+    def fit(self, features: np.ndarray, losses: np.ndarray, scale: Scale | None = None) -> None:
+        self.scale = scale or Scale.of(losses)
+        targets = self.scale.there(losses)
+        product, self.logs = fit_product(features, targets, self.features.groups, self.logs)
+        pairs = fit_pairs(features, targets, self.features.decisions)
+        agreement = [tau(process.left_out, targets) or 0.0 for process in (product, pairs)]
+        self.process = pairs if agreement[1] > agreement[0] else product
