@@ -42,6 +42,10 @@ def notes(run: Run, picked: Picked) -> list[str]:
         lines.append(f"search: no candidate of {run.name} is known to keep the budget")
     else:
         lines.append("search: the most accurate candidate that keeps the budget")
+        if picked.searched.values["accuracy"] > picked.candidate.values["accuracy"]:
+            lines.append(
+                f"the search's is more accurate: nas export {run.name} --candidate {picked.searched.key}"
+            )
     lines.append(f"the generator was {picked.generator}")
     lines += [picked.prediction] if picked.prediction else []
     broken = [

@@ -80,6 +80,21 @@ def test_a_pick_keeps_its_budget_and_mostly_uses_it(run, capsys, key, budgets):
     assert np.median(shares) > 0.85
 
 
+def test_a_more_accurate_candidate_of_the_search_is_recommended_and_no_other(run, capsys):
+    advised = []
+    for budget in ("20k", "60k", "100k", "200k"):
+        found = picked(capsys, run, "--macs", budget)
+        assert nas_pick(run, "--macs", budget) == 0
+        said = capsys.readouterr().out
+        better = [one["values"]["accuracy"] for one in (found["search"], found["pick"]) if one]
+        advised.append(len(better) == 2 and better[0] > better[1])
+        advice = (
+            f"the search's is more accurate: nas export tiny --candidate {(found['search'] or {}).get('candidate')}"
+        )
+        assert (advice in said) == advised[-1]
+    assert any(advised)
+
+
 def test_more_than_the_dearest_costs_is_no_limit_and_less_than_the_cheapest_costs_is_infeasible(run, capsys):
     table = cost_table(space_from_json(record(run).space))
     least, most = table.of([table.smallest, table.largest])[:, COSTS.index("macs")].tolist()
