@@ -207,6 +207,10 @@ CURVES = {
     "learning_rate": Quantity("learning_rate", "learning rate", ""),
     "images_per_second": Quantity("images_per_second", "images per second", "1/s"),
 }
+OTHERS = {
+    "macs": Quantity("macs", "MACs per image and step", ""),
+    "deviation": Quantity("deviation", "largest |t| of a bin's progress", ""),
+}
 
 
 def curve_keys(points: Sequence[TrainingPoint]) -> list[str]:
@@ -217,7 +221,7 @@ def curve_keys(points: Sequence[TrainingPoint]) -> list[str]:
 
 def curve(points: Sequence[TrainingPoint], key: str) -> go.Figure:
     """One value over the training steps."""
-    what = CURVES.get(key, Quantity(key, key.replace("_", " "), ""))
+    what = (CURVES | OTHERS).get(key, Quantity(key, key.replace("_", " "), ""))
     figure = go.Figure(layout=LAYOUT)
     having = [point for point in points if key in point.values]
     if not having:

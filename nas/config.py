@@ -35,8 +35,8 @@ from supernets.recipe import Training
 
 _KEYS = ("name", "data", "space", "training", "search", "objectives", "constraints", "device")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_QUANTITY = re.compile(r"([0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?)\s*([kMG]?)")
-_SUFFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+_QUANTITY = re.compile(r"([0-9]+\.?[0-9]*)(?:e([-+]?[0-9]+)|\s*([kMG]))?")
+_SUFFIXES = {None: 0, "k": 3, "M": 6, "G": 9}  # powers of ten
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,8 @@ def _check_percent(limits: Mapping[str, Any], numbers: Collection[float]) -> Non
 def amount(value: Any, where: str) -> float:
     """A number above 0, or text such as 300k or 2.5M."""
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)):
-        value = float(match[1]) * _SUFFIXES[match[2]]
+        number, exponent, suffix = match.groups()
+        value = float(f"{number}e{exponent or _SUFFIXES[suffix]}")  # 1.001k is 1001, which a product misses
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ValueError(f"{where} is {value!r}; it must be a number above 0, such as 2.5, 300k or 1M")
     return float(value)

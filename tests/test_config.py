@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nas import config
-from nas.config import differences, from_json, read_experiment
+from nas.config import amount, differences, from_json, read_experiment
 from nas.storage.records import Constraint
 from search_spaces.skeleton import presets, read_skeleton
 
@@ -269,3 +269,8 @@ def test_the_file_in_the_docstring_is_an_experiment(tmp_path):
     example = re.search(r"\n\n((?: {4}.*\n)+)", config.__doc__)[1]
 
     assert read_experiment(write(tmp_path, re.sub(r"(?m)^ {4}", "", example))).name == "digits"
+
+
+def test_an_amount_with_a_prefix_is_the_very_number_that_is_written():
+    assert all(amount(f"{number / 1000}k", "here") == number for number in range(1, 20_000))
+    assert [amount(text, "here") for text in ("2.5M", "1G", "3.k", "2e3", "7")] == [2.5e6, 1e9, 3000, 2000, 7]

@@ -156,7 +156,7 @@ def test_the_training_is_drawn_with_the_sampler_s_bins(tab, site, tiny_run):
     tab.goto(f"{site}/run/{tiny_run.name}/training")
 
     expect(tab.locator(".ytitle").first).to_have_text("training loss (nats)")
-    expect(tab.locator(".js-plotly-plot")).to_have_count(4)
+    expect(tab.locator(".js-plotly-plot")).to_have_count(6)
     expect(tab.get_by_text("how the shift sampler shares its draws")).to_be_visible()
     expect(tab.locator(".legendtext").first).to_contain_text("MACs")
 

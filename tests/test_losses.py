@@ -35,7 +35,7 @@ from supernets.losses import (
 from supernets.mixing import mix
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
-from supernets.samplers.plan import Plan
+from supernets.samplers.plan import Plan, Stateless
 from supernets.supernet import Supernet, make_supernet
 from supernets.training import Watcher, train
 
@@ -368,7 +368,7 @@ class Source:
 
 
 @dataclass
-class Planned:
+class Planned(Stateless):
     """A sampler that trains the largest and two others in every step; what it saw when it looked."""
 
     space: SearchSpace | CellSpace
@@ -381,16 +381,6 @@ class Planned:
         self.looks.append(look(most))
         others = (least, self.space.mutate(least, random))
         return Plan((most, *others) if self.largest else others, self.distil)
-
-    def update(self, step, random, probe) -> None: ...
-
-    def observables(self) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict:
-        return {}
-
-    def load_state_dict(self, state) -> None: ...
 
 
 class Spied(Supernet):

@@ -88,9 +88,8 @@ def test_a_more_accurate_candidate_of_the_search_is_recommended_and_no_other(run
         said = capsys.readouterr().out
         better = [one["values"]["accuracy"] for one in (found["search"], found["pick"]) if one]
         advised.append(len(better) == 2 and better[0] > better[1])
-        advice = (
-            f"the search's is more accurate: nas export tiny --candidate {(found['search'] or {}).get('candidate')}"
-        )
+        key = (found["search"] or {}).get("candidate")
+        advice = f"the search's is more accurate: nas export tiny --candidate {key}"
         assert (advice in said) == advised[-1]
     assert any(advised)
 

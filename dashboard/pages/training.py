@@ -19,6 +19,8 @@ BINS = "cost bins"
 NOTES = {
     "loss": "cross-entropy, mean since the point before",
     "images_per_second": "all processes together",
+    "macs": "of all architectures that a step trains",
+    "deviation": "how far the progress of some bin stands out of the spread within bins; small ones move no bin",
     BINS: "how the shift sampler shares its draws; dotted: equal shares",
 }
 
@@ -97,6 +99,6 @@ def _panels(points: Sequence[TrainingPoint], unit: str) -> list[Component]:
     for key in drawn(points):
         large = key in ("loss", BINS)
         graph = parts.graph(figure(points, key, unit), 320 if large else 240, id={"curve": key})
-        title = key.replace("_", " ").capitalize()
+        title = {"macs": "MACs trained"}.get(key, key.replace("_", " ").capitalize())
         (wide if large else narrow).append(parts.section(title, graph, note=NOTES.get(key, "")))
     return [*wide, html.Div(narrow, className="halves")]
