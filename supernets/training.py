@@ -7,7 +7,8 @@ With several ranks every rank trains architectures of its own drawing, and a wei
 over the ranks; a weight that no rank used keeps no gradient, so no momentum or decay moves it.
 
 A step may take several batches one after the other (`accumulate`): all of them go through the architectures of
-its one plan, and the gradient is their mean. Inside a step nothing waits for a GPU.
+its one plan, and the gradient is their mean. Inside a step of one process nothing waits for a GPU, unless the
+sampler looks at the loss; several ranks wait once, to learn which weights any of them trained.
 """
 
 from __future__ import annotations
