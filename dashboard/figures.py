@@ -208,8 +208,8 @@ CURVES = {
     "images_per_second": Quantity("images_per_second", "images per second", "1/s"),
 }
 OTHERS = {
-    "macs": Quantity("macs", "MACs per image and step", ""),
-    "deviation": Quantity("deviation", "largest |t| of a bin's progress", ""),
+    "macs": Quantity("macs", "MACs", ""),
+    "deviation": Quantity("deviation", "largest |t|", ""),
 }
 
 

@@ -19,8 +19,8 @@ BINS = "cost bins"
 NOTES = {
     "loss": "cross-entropy, mean since the point before",
     "images_per_second": "all processes together",
-    "macs": "of all architectures that a step trains",
-    "deviation": "how far the progress of some bin stands out of the spread within bins; small ones move no bin",
+    "macs": "per image and step, all architectures together",
+    "deviation": "of a bin's progress from the others', against the spread within bins",
     BINS: "how the shift sampler shares its draws; dotted: equal shares",
 }
 
