@@ -434,8 +434,8 @@ def test_stores_that_many_open_at_once_are_migrated_once(old_url):
         with Store(old_url) as store:
             return store.count_candidates("digits")
 
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(opened, range(4))) == [1] * 4
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(opened, range(12))) == [1] * 12
     assert version(old_url) == (2, "0002")
 
 

@@ -9,6 +9,8 @@ A change of these tables is a new SCHEMA_VERSION, and a file that brings older s
 from __future__ import annotations
 
 import logging
+import sqlite3
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
+BUSY_TIMEOUT = 30  # seconds of waiting for others that write to an SQLite file
 
 tables = MetaData()
 
@@ -213,10 +216,21 @@ def connect(url: str, create: bool) -> Engine:
 
 
 def _let_readers_go_on(engine: Engine) -> None:
-    """Readers and the writer do not wait for each other; the mode is kept in the file."""
-    connection = engine.raw_connection()
+    """Readers and the writer do not wait for each other; the mode is kept in the file.
+
+    To change it SQLite wants the file to itself, and refuses at once, whatever the timeout, if another that
+    opens it waits for that too.
+    """
+    connection, end = engine.raw_connection(), time.monotonic() + BUSY_TIMEOUT
     try:
-        connection.cursor().execute("PRAGMA journal_mode = WAL")
+        while True:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise OSError(f"the store {engine.url} cannot be opened: {error}") from error
+            time.sleep(0.02)
     finally:
         connection.close()
 
@@ -264,7 +278,7 @@ def _engine(place: URL, create: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _(connection, _record) -> None:
         connection.isolation_level = None  # transactions begin below, not where Python's driver thinks best
-        connection.execute("PRAGMA busy_timeout = 30000")  # ms
+        connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_TIMEOUT}")  # ms
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(
             "PRAGMA synchronous = NORMAL"
