@@ -90,7 +90,7 @@ def notes(records: Sequence[Latency]) -> list[str]:
         lines.append(f"{' and '.join(sorted(clocks))} are different clocks: compare rows of one clock only")
     if any(one.contended for one in records):
         lines.append(
-            "contended: others disturbed it, repeated as it was; measure again when the machine is quiet"
+            "contended: other work on this machine disturbed the median; measure again when it is quiet"
         )
     return lines
 

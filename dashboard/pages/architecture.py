@@ -104,7 +104,7 @@ def _exports(reader: Reader, run: Run, candidate: Candidate) -> list[Component]:
 
 
 def _latency(record: Latency) -> Component:
-    trouble = "other processes disturbed it, even when repeated: take it with care"
+    trouble = f"other work disturbed it, take it with care: {'; '.join(record.disturbed_by)}"
     return parts.section(
         "Latency",
         html.P(trouble, className="warning") if record.contended else None,

@@ -67,7 +67,7 @@ def _latency(card: dict[str, Any]) -> str:
     low, high = card["searched"]["intervals"]["latency_ms"]
     settings = record["settings"]
     how = f"{record['device']}, {settings.get('threads', 1)} thread(s), batch {settings.get('batch', 1)}"
-    disturbed = ", disturbed by other processes" if record["contended"] else ""
+    disturbed = ", disturbed by other work on that machine" if record["contended"] else ""
     return (
         f"| latency, measured | {value:.3f} ms (median; 95 % interval {low:.3f} to {high:.3f}; {how}, "
         f"{record['clock']} clock, {record['processor']}{disturbed}) |\n"

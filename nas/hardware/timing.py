@@ -4,7 +4,9 @@ With one thread the clock is the processor time of the thread that runs the netw
 doubles under load, that stays within a few percent. What load does to it all the same, through caches and
 interruptions, is watched: a disturbed measurement is done again, and flagged if it stays so. Never are two
 measurements running at once on one host. A small reference network is timed before and after each: if that
-has become slower, the machine has.
+has become slower, the machine has. Of the other guests of a shared machine, which take a core's second thread
+or its cache, nothing tells but the runs themselves: where the middle one is much above the fastest tenth, the
+median is not that of the network alone, and is flagged. Doing it again would not help, the guests stay.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ WAITING = 1.1  # a thread that others do not hold up spends this much more wall 
 SWITCHED = 0.05  # share of the runs that may be interrupted; more cool the caches of the others
 SWITCHES_PER_SECOND = 20  # a quiet kernel interrupts so often too, which long runs cannot avoid
 DRIFT = 0.05  # by which share the reference network may change from before to after
+UNSTEADY = 0.05  # by which share the median may be above the fastest tenth of the runs
 REFERENCE = Settings(warmup=5, min_runs=30, seconds=0.02)  # how that is timed
 
 logger = logging.getLogger(__name__)
@@ -80,6 +83,14 @@ class Runs:
     def disturbance(self) -> float:
         """The worst of the disturbances; above 1 it is more than is tolerated."""
         return max(self.disturbances.values())
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why the median is not to be relied on, in words; empty where it is."""
+        fast, middle = np.percentile(self.samples_ms, (10, 50))
+        unsteady = (f"unsteady: the median is {middle / fast - 1:.0%} above the fastest tenth of the runs",)
+        disturbances = tuple(what for what, times in self.disturbances.items() if times > 1)
+        return disturbances + (unsteady if middle > (1 + UNSTEADY) * fast else ())
 
 
 def time_runs(run: Callable[[], float | None], settings: Settings, clock: Clock) -> Runs:
@@ -147,8 +158,7 @@ def measure(
     """The record of one measurement, with the runtime's own profile if `kernels` are asked for."""
     load = os.getloadavg()[0]
     runs, attempts = time_alone(network.run, device, network.clock, reference.run)
-    troubles = tuple(what for what, times in runs.disturbances.items() if times > 1)
-    if troubles:
+    if troubles := runs.troubles:
         logger.info("others disturbed this measurement: %s", "; ".join(troubles))
     return Latency(
         device=device.name,

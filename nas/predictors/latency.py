@@ -106,7 +106,7 @@ class LatencyPredictor:
         first = self.measurements[0].latency
         disturbed = sum(one.latency.contended for one in self.measurements)
         made = f"latency is predicted from {len(self.measurements)} measurements on {first.device} ({first.processor})"
-        made += f", {disturbed} of them disturbed by other processes" if disturbed else ""
+        made += f", {disturbed} of them disturbed by other work" if disturbed else ""
         if self.quality is None:
             return f"{made}, too few to say how well"
         tau = "" if self.quality.tau is None else f", Kendall's tau {self.quality.tau:.2f}"
