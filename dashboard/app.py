@@ -13,7 +13,7 @@ from dash.development.base_component import Component
 from waitress.server import BaseWSGIServer
 
 from dashboard import routes
-from dashboard.pages import architecture, front, health, parts, runs, training
+from dashboard.pages import architecture, front, hardware, health, parts, runs, training
 from dashboard.reader import Reader
 from nas.storage.store import Store
 
@@ -67,7 +67,7 @@ def create_app(store: Store) -> Dash:
         return page(reader, pathname, search)
 
     app.clientside_callback("title => { if (title) document.title = title; }", Input("title", "data"))
-    for module in (runs, front, training, health):
+    for module in (runs, front, training, health, hardware):
         module.register(app, reader)
     return app
 
@@ -84,6 +84,8 @@ def page(reader: Reader, pathname: str | None, search: str | None = None) -> tup
                 return training.layout(reader, name), f"{name} training · {TITLE}"
             case ("run", name, "health"):
                 return health.layout(reader, name), f"{name} health · {TITLE}"
+            case ("run", name, "hardware"):
+                return hardware.layout(reader, name), f"{name} hardware · {TITLE}"
             case ("run", name, "candidate", key):
                 return architecture.layout(reader, name, key), f"{key} · {name} · {TITLE}"
         raise LookupError(f"there is no page {pathname}")

@@ -6,6 +6,7 @@ import json
 from threading import Lock
 
 from dashboard.standing import Standing, standing
+from dashboard.timings import Timing, timing
 from nas.storage.records import Candidate, Run
 from nas.storage.store import Store
 
@@ -16,6 +17,7 @@ class Reader:
     def __init__(self, store: Store):
         self.store = store
         self._known: dict[tuple[str, str], list[Candidate]] = {}
+        self._timed: dict[tuple[str, str], tuple[int, list[Timing]]] = {}
         self._lock = Lock()
 
     def candidates(self, run: Run) -> list[Candidate]:
@@ -25,6 +27,15 @@ class Reader:
             known = self._known.setdefault((run.name, run.created), [])
             known += self.store.candidates(run.name, after=known[-1].number if known else 0)
             return list(known)
+
+    def timings(self, run: Run) -> list[Timing]:
+        """The latencies of a run in short, in the order of measuring; only the new records are read."""
+        with self._lock:
+            seen, known = self._timed.get((run.name, run.created), (0, []))
+            new = self.store.candidates(run.name, after=seen, with_latency=True)
+            known = known + [timing(one) for one in new if one.latency is not None]
+            self._timed[run.name, run.created] = new[-1].number if new else seen, known
+            return known
 
     def standing(self, run: Run) -> Standing:
         return standing(run, self.candidates(run))

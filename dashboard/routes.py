@@ -17,6 +17,10 @@ def health(name: str) -> str:
     return f"{run(name)}/health"
 
 
+def hardware(name: str) -> str:
+    return f"{run(name)}/hardware"
+
+
 def candidate(name: str, key: str) -> str:
     return f"{run(name)}/candidate/{quote(key, safe='')}"
 

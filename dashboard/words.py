@@ -114,15 +114,14 @@ def last_line(text: str) -> str:
 
 
 def device(latency: Latency) -> str:
-    """Where and how a latency was measured: onnxruntime-cpu, 1 thread, batch 1, float32."""
+    """Where and how a latency was measured: onnxruntime-cpu, 1 thread, batch 1, float32, eager."""
     settings = dict(latency.settings)
     words = [latency.device]
     if "threads" in settings:
         words.append(count(int(settings["threads"]), "thread"))
     if "batch" in settings:
         words.append(f"batch {settings['batch']}")
-    if "precision" in settings:
-        words.append(str(settings["precision"]))
+    words += [str(settings[name]) for name in ("precision", "execution") if name in settings]
     return ", ".join(words)
 
 

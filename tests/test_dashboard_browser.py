@@ -191,3 +191,19 @@ def copy_store(old: str, new: str) -> None:
     files = [url.removeprefix("sqlite:///") for url in (old, new)]
     with closing(sqlite3.connect(files[0])) as source, closing(sqlite3.connect(files[1])) as target:
         source.backup(target)
+
+
+def test_the_tab_of_a_run_leads_to_its_hardware(tab, site, tiny_run):
+    tab.goto(f"{site}/run/{tiny_run.name}")
+
+    tab.get_by_role("link", name="hardware", exact=True).click()
+
+    expect(tab).to_have_url(f"{site}/run/{tiny_run.name}/hardware")
+    expect(tab.locator("#hardware-panels")).to_contain_text("onnxruntime-cpu, 1 thread, batch 1, float32")
+    expect(tab.locator(".js-plotly-plot")).to_have_count(2)
+    expect(
+        tab.locator("#hardware-panels .js-plotly-plot >> nth=0 >> .scatterlayer .trace path.point")
+    ).to_have_count(20)
+    for width in (1400, 420):
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width

@@ -23,7 +23,8 @@ def run_header(run: Run, here: str | None = None, candidate: str = "", standing:
     """The way back, what is shown and where it stands, and the run's pages; `here` is the one that is shown."""
     tabs = {"front": routes.run(run.name)}
     if run.evaluator is None:
-        tabs |= {"training": routes.training(run.name), "health": routes.health(run.name)}
+        pages = {"training": routes.training, "health": routes.health, "hardware": routes.hardware}
+        tabs |= {name: address(run.name) for name, address in pages.items()}
     above = {"runs": "/"} | ({run.name: routes.run(run.name)} if candidate else {})
     if candidate:
         title = [
