@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,23 @@ objectives: [accuracy, latency]
 constraints: {bytes: {max: 15k}}
 device: {name: onnxruntime-cpu, min_runs: 20, max_runs: 40, seconds: 0.02}
 """
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: the others fill the processes up evenly."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Where several processes test, one that is marked `alone` is."""
+    suite = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if suite is None:
+        return (yield)
+    with open(Path(tempfile.gettempdir()) / f"paretoshift-tests-{suite}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_succeeds(page, tmp_path, monkeypatch):
     (tmp_path / "examples").mkdir()

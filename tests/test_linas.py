@@ -87,6 +87,7 @@ def test_it_learns_what_fails():
     assert failed[-24:].mean() < 0.15
 
 
+@pytest.mark.alone
 def test_a_proposal_takes_less_than_a_second_with_ten_thousand_known():
     searcher, large = make_searcher(Search(searcher="linas"), space(), 2), space()
     random = np.random.default_rng(0)
