@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, html
 from dash.development.base_component import Component
 
 from dashboard import hardware_figures as figures
-from dashboard.pages import parts
+from dashboard.pages import live, parts
 from dashboard.reader import Reader
 from dashboard.timings import Timing, by_conditions, troubles
 from dashboard.words import count, number
@@ -20,42 +20,19 @@ def layout(reader: Reader, name: str) -> Component:
     run = reader.store.run(name)
     if run.evaluator is not None:
         return parts.no_supernet(run)
-    timings = reader.timings(run)
-    return parts.page(
-        parts.run_header(run, "hardware"),
-        html.Div(_panels(timings), id="hardware-panels", className="stack"),
-        dcc.Store(id="hardware-run", data=name),
-        dcc.Store(id="hardware-seen", data=_signs(run, timings)),
-        parts.tick("hardware-tick"),
-    )
+    return live.layout(run, "hardware", _panels(reader, run), _signs(reader, run))
 
 
 def register(app: Dash, reader: Reader) -> None:
-    @app.callback(
-        Output("hardware-panels", "children"),
-        Output("run-status", "children", allow_duplicate=True),
-        Output("hardware-seen", "data"),
-        Input("hardware-tick", "n_intervals"),
-        State("hardware-run", "data"),
-        State("hardware-seen", "data"),
-        prevent_initial_call=True,
-    )
-    def refresh(_, name, seen):
-        run = reader.store.run(name)
-        timings = reader.timings(run)
-        now = _signs(run, timings)
-        if now == seen:
-            return (no_update,) * 3
-        same = now[1] == seen[1]
-        return no_update if same else _panels(timings), parts.status(run), now
+    live.register(app, reader, "hardware", _panels, _signs)
 
 
-def _signs(run: Run, timings: Sequence[Timing]) -> list:
-    """What changes when the run, and when its measurements have changed."""
-    return [f"{run.status} {run.updated}", timings[-1].number if timings else 0]
+def _signs(reader: Reader, run: Run) -> list[int]:
+    return [one.number for one in reader.timings(run)[-1:]]
 
 
-def _panels(timings: Sequence[Timing]) -> list[Component]:
+def _panels(reader: Reader, run: Run) -> list[Component]:
+    timings = reader.timings(run)
     if not timings:
         return [parts.section("Latency", html.P("No latency has been measured yet."))]
     groups = by_conditions(timings)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, html
 from dash.development.base_component import Component
 
 from dashboard import health_figures as figures
-from dashboard.pages import parts
+from dashboard.pages import live, parts
 from dashboard.reader import Reader
 from nas import health_view
 from nas.ranking import Health, health_of
-from nas.storage.records import Run, Trial
+from nas.storage.records import Run
 
 BAR = 26  # px, the height of a bar with its gap
 
@@ -22,41 +21,20 @@ def layout(reader: Reader, name: str) -> Component:
     run = reader.store.run(name)
     if run.evaluator is not None:
         return parts.no_supernet(run)
-    trials = reader.store.trials(name)
-    return parts.page(
-        parts.run_header(run, "health"),
-        html.Div(_panels(reader, run, trials), id="health-panels", className="stack"),
-        dcc.Store(id="health-run", data=name),
-        dcc.Store(id="health-seen", data=_signs(run, trials)),
-        parts.tick("health-tick"),
-    )
+    return live.layout(run, "health", _panels(reader, run), _signs(reader, run))
 
 
 def register(app: Dash, reader: Reader) -> None:
-    @app.callback(
-        Output("health-panels", "children"),
-        Output("run-status", "children", allow_duplicate=True),
-        Output("health-seen", "data"),
-        Input("health-tick", "n_intervals"),
-        State("health-run", "data"),
-        State("health-seen", "data"),
-        prevent_initial_call=True,
-    )
-    def refresh(_, name, seen):
-        run, trials = reader.store.run(name), reader.store.trials(name)
-        now = _signs(run, trials)
-        if now == seen:
-            return (no_update,) * 3
-        same = now[1:] == seen[1:]
-        return no_update if same else _panels(reader, run, trials), parts.status(run), now
+    live.register(app, reader, "health", _panels, _signs)
 
 
-def _signs(run: Run, trials: Sequence[Trial]) -> list:
-    """What changes when the run, and when its trials have changed."""
-    return [f"{run.status} {run.updated}", len(trials), trials[-1].created if trials else ""]
+def _signs(reader: Reader, run: Run) -> list:
+    trials = reader.store.trials(run.name)
+    return [len(trials), trials[-1].created if trials else ""]
 
 
-def _panels(reader: Reader, run: Run, trials: Sequence[Trial]) -> list[Component]:
+def _panels(reader: Reader, run: Run) -> list[Component]:
+    trials = reader.store.trials(run.name)
     if not trials:
         return [_nothing(reader, run)]
     health = health_of(trials)
