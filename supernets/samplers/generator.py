@@ -13,7 +13,8 @@ Our deviations, each with its reason (methods section 1.5 has the pitfalls):
 - errors are relative to the target, so that the cheap are as exact as the dear;
 - heads are paid for entropy, or they would agree on one architecture per cost;
 - an answer is the nearest of some draws, of which the later ones are nearer to an even choice: where few
-  architectures cost about what was asked for, heads agree too soon on some that are a little off.
+  architectures cost about what was asked for, heads agree too soon on some that are a little off;
+- and one that is still off is mended by single changes, whose costs are in that table anyway.
 """
 
 from __future__ import annotations
@@ -43,7 +44,12 @@ RATE = 1e-2  # Adam's; a tenth of it at the end of `fit` and in `learn`
 TEMPERATURES = 5.0, 0.5  # of the Gumbel-softmax, at the start and at the end of `fit`
 ENTROPY = 1e-3  # what the mean entropy of a decision, 0 to 1, is worth in squared relative error
 CANDIDATES, SOFTEST = 8, 16.0  # draws for one answer, and what divides the logits of the last of them
-NEAR, ROUNDS = 0.01, 6  # the relative error from which on an answer is drawn again, and how often at most
+NEAR = 0.01  # the relative error from which on an answer is mended
+MENDS, ROUNDS = 8, 3  # by how many changes at most, and how often one that stays off is drawn again
+GOOD, LATELY = (
+    0.03,
+    20,
+)  # `fit` ends early where so many median errors of single draws are on average so small
 ASKED = np.linspace(0.95, 1.1, 16)  # `best` asks for so much of the target; aiming higher often lands nearer
 SHARPNESS = 1.0, 10.0, 100.0  # the LSTM tells distances of all, a tenth, a hundredth of the target apart
 UNIFORM = 4096  # architectures by which the options of a decision are compared
@@ -163,22 +169,59 @@ class Generator:
         return self.samples([target], random)[0]
 
     def samples(self, targets: Sequence[float], random: Random) -> list[Architecture]:
-        """An architecture of about each cost: the nearest of CANDIDATES draws, or of up to ROUNDS times as many
-        until one is off by at most NEAR."""
+        """An architecture of about each cost: the nearest of CANDIDATES draws, mended where it is off. Where that
+        does not bring it within NEAR, the best of ROUNDS attempts, the last of which mends the best one yet, or an
+        end of the range."""
         wanted = np.array(targets, float)
-        found, errors = np.tile(self.cheapest, (len(wanted), 1)), np.full(len(wanted), np.inf)
-        softness = np.geomspace(1, SOFTEST, CANDIDATES)
-        for _ in range(ROUNDS):
-            far = np.flatnonzero(errors > NEAR)
+        ends = np.stack([self.cheapest, self.dearest])
+        off = np.abs(self.cost(ends) / wanted[:, None] - 1)
+        found, errors = ends[off.argmin(axis=1)], off.min(axis=1)
+        for number in range(ROUNDS):
+            far = np.flatnonzero(errors > (NEAR if number else -1))
             if not len(far):
                 break
-            vectors = self.draw(np.repeat(wanted[far], CANDIDATES), random, np.tile(softness, len(far)))
-            off = np.abs(self.cost(vectors).reshape(-1, CANDIDATES) / wanted[far, None] - 1)
-            nearest = CANDIDATES * np.arange(len(far)) + off.argmin(axis=1)
-            better = off.min(axis=1) < errors[far]
-            found[far[better]] = vectors[nearest[better]]
-            errors[far] = np.minimum(errors[far], off.min(axis=1))
+            start = found[far] if number == ROUNDS - 1 else self._nearest(wanted[far], random)
+            vectors = self._mended(start, wanted[far], random)
+            off = self._off(vectors[:, None], wanted[far])[:, 0]
+            better = (off < errors[far]) | (off <= NEAR)
+            found[far[better]], errors[far[better]] = vectors[better], off[better]
         return [self._decoded(row) for row in found]
+
+    def _nearest(self, targets: np.ndarray, random: Random) -> np.ndarray:
+        """The nearest of CANDIDATES draws to each target, (n, decisions)."""
+        softness = np.tile(np.geomspace(1, SOFTEST, CANDIDATES), len(targets))
+        drawn = self.draw(np.repeat(targets, CANDIDATES), random, softness)
+        drawn = drawn.reshape(len(targets), CANDIDATES, -1)
+        return drawn[np.arange(len(targets)), self._off(drawn, targets).argmin(axis=1)]
+
+    def _mended(self, vectors: np.ndarray, targets: np.ndarray, random: Random) -> np.ndarray:
+        """Vectors (n, decisions) nearer to their targets by single changes, each to any that is near enough or,
+        while none is, to one of the nearest; those from which every change leads away are left as they are."""
+        dice, beyond = np.random.default_rng(random.getrandbits(63)), self._beyond()
+        vectors, left = vectors.copy(), np.arange(len(vectors))
+        for _ in range(MENDS):
+            now = self._off(vectors[left, None], targets[left])[:, 0]
+            left, now = left[now > NEAR], now[now > NEAR]
+            if not len(left):
+                break
+            costs = single_changes(vectors[left], self.cost, self.options)
+            off = np.where(beyond, np.inf, np.abs(costs / targets[left, None, None] - 1)).reshape(
+                len(left), -1
+            )
+            chosen = (np.maximum(off, NEAR) + 1e-9 * dice.random(off.shape)).argmin(axis=1)
+            no_worse = off[np.arange(len(left)), chosen] <= now  # equals may have nearer neighbours
+            left, (places, options) = left[no_worse], np.divmod(chosen[no_worse], beyond.shape[1])
+            vectors[left, places] = options + 1
+        return vectors
+
+    def _off(self, vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Relative errors (n, m) of vectors (n, m, decisions) for n targets."""
+        costs = self.cost(vectors.reshape(-1, vectors.shape[-1])).reshape(vectors.shape[:2])
+        return np.abs(costs / targets[:, None] - 1)
+
+    def _beyond(self) -> np.ndarray:
+        """(decisions, most options): where a decision has no such option."""
+        return np.arange(self.options.max()) >= self.options[:, None]
 
     def best(self, target: float) -> Architecture:
         """The architecture whose every decision is the arg-max of its head, of at most this cost.
@@ -208,19 +251,22 @@ class Generator:
     # -- learning ------------------------------------------------------------------------------
 
     def fit(self, steps: int, on_step: Callable[[int, float], None] = lambda step, error: None) -> None:
-        """Learn to hit costs, from costs alone.
+        """Learn to hit costs, from costs alone, in so many steps at most.
 
         Args:
             on_step: called with the step, from 1, and the median relative error of its single draws.
         """
         first, last = TEMPERATURES
-        dice = np.random.default_rng(self.seed)
+        dice, errors = np.random.default_rng(self.seed), []
         for step in range(steps):
             done = step / steps
             noise = _noise(int(dice.integers(2**63)))
             loss, error = self._cost_loss(self._targets(dice), first * (last / first) ** done, noise)
             self._descend(loss, RATE * (1 - 0.9 * done))
+            errors.append(error)
             on_step(step + 1, error)
+            if step >= LATELY and np.mean(errors[-LATELY:]) <= GOOD:
+                break
 
     def learn(
         self,
@@ -354,7 +400,7 @@ class Generator:
         ]
         starts = [[1 + int(np.argmin(row)) for row in means], *vectors[np.argsort(costs)[:STARTS]].tolist()]
         vectors = np.array(starts)
-        beyond = np.arange(self.options.max()) >= self.options[:, None]
+        beyond = self._beyond()
         while True:
             now = sign * self.cost(vectors)
             changes = np.where(beyond, np.inf, sign * single_changes(vectors, self.cost, self.options))
