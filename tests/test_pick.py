@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def test_a_budget_of_latency_is_kept_by_the_measurement_and_the_prediction_is_ca
     found = picked(capsys, run, "--latency-ms", "0.5")
 
     assert found["cost"]["predicted"] is True
-    assert found["prediction"].startswith("latency is predicted from 60 measurements on onnxruntime-cpu")
+    assert re.match(r"latency is predicted from \d+ measurements on onnxruntime-cpu", found["prediction"])
     assert found["pick"]["intervals"]["latency_ms"][1] <= 0.5
     code, said = refused(capsys, run, "--latency-ms", "0.0001")
     assert code == 3

@@ -1,9 +1,8 @@
-"""Latency on the user's device, predicted from measurements of a few dozen architectures.
+"""Latency on the user's device, predicted from measurements of at most 150 architectures.
 
-They are drawn from bins of MACs, ends included, exported untrained and timed as the search times candidates. A
-linear model of what each option of each decision adds, and of MACs and bytes, is fitted to their relative errors.
-Options of one kind of decision share a part of their effect, since a few dozen measurements say little about one
-kernel size in one block, but much about that size in all blocks.
+They are chosen by the model, exported untrained and timed as the search times candidates. The model and its choice
+are in `nas.predictors.model` and `nas.predictors.learning`; here is the file that it is kept in, with its domain: the
+search space, the device and its settings, the versions and the processor it was measured on, and the range.
 
 The file is the memory: what a training goes by must be the same when it is resumed, so what was fitted is kept
 with what was measured, and never fitted again.
@@ -13,32 +12,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas.json_file import read_json, write_json
-from nas.predictors.ridge import held_out, ridge
+from nas.predictors.learning import BUDGET, ENOUGH, Learner, reading
+from nas.predictors.model import Known, LatencyModel, Quality, Table, fit_latencies
+from nas.predictors.terms import terms_of
 from nas.storage.records import Latency
 from search_spaces import Architecture, CellSpace, SearchSpace
-from supernets.cost import COSTS, Costs, CostTable, cost_table
+from supernets.cost import Costs, cost_table
 
 if TYPE_CHECKING:
     from nas.config import Experiment
 
 FILE = "latency_model.json"  # in a run's folder
-MEASUREMENTS = 60
-STRATA = 8  # bins of MACs that are measured alike often
-TRIES = 20  # draws per measurement, where a bin holds few architectures
-OWN = 0.3  # the weight of an option's own effect, the part that its kind shares being 1
-COUNTED = 30.0  # of MACs and bytes at their largest: hardly penalised, since more work takes more time
-FLOOR = 0.5  # of the least measured latency: below it nothing is predicted
-FEWEST = 10  # measurements below which nothing is held out
+FORMAT = 2  # of the file; earlier ones had none and held another model
 
 
 @dataclass(frozen=True)
@@ -49,63 +42,30 @@ class Measurement:
     latency: Latency
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How well latencies are predicted that the fit has not seen."""
-
-    relative_error: float  # the median of |predicted / measured - 1|
-    tau: float | None  # Kendall's, None where all are equal
-
-
-@dataclass(frozen=True)
-class Model:
-    """Milliseconds: `intercept`, what each option of each decision adds, and each MAC and byte."""
-
-    intercept: float
-    options: tuple[tuple[float, ...], ...]
-    costs: Mapping[str, float]  # of MACs and bytes
-    penalty: float
-
-
 class LatencyPredictor:
     """The predicted latency of encoded architectures: (n, decisions) to (n,) milliseconds.
 
-    None is predicted to be less than half of the least that was measured.
-
     Args:
         device: the `device` section of the experiment, as it was measured with.
-        quality: None where too little was measured to hold some of it out.
+        measurements: what the model was fitted to.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace | CellSpace,
-        table: CostTable,
-        device: Mapping[str, Any],
-        model: Model,
-        quality: Quality | None,
-        measurements: Sequence[Measurement],
-    ):
-        self.space, self.table, self.device = space, table, dict(device)
-        self.model, self.quality, self.measurements = model, quality, tuple(measurements)
-        most = max((len(row) for row in model.options), default=0)
-        self._options = np.zeros((len(model.options), most + 1))  # column 0: what does not arise adds nothing
-        for row, options in zip(self._options, model.options, strict=True):
-            row[1 : len(options) + 1] = options
-        self.least = FLOOR * min(one.latency.median_ms for one in measurements)
+    def __init__(self, device: Mapping[str, Any], model: LatencyModel, measurements: Sequence[Measurement]):
+        self.device, self.model, self.measurements = dict(device), model, tuple(measurements)
+        self.space, self.quality = model.space, model.quality
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        vectors = self.space.canonical(vectors)
-        costs = self.table(vectors)
-        total = self.model.intercept + self._options[np.arange(vectors.shape[1]), vectors].sum(axis=1)
-        for name, per_one in self.model.costs.items():
-            total = total + per_one * costs[:, COSTS.index(name)]
-        return np.maximum(total, self.least)
+        """
+        Raises:
+            ValueError: these are no encoded architectures of the space.
+        """
+        return self.model(vectors)
 
     def __str__(self) -> str:
-        first = self.measurements[0].latency
+        first, (low, high) = self.measurements[0].latency, self.model.range_ms
         disturbed = sum(one.latency.contended for one in self.measurements)
         made = f"latency is predicted from {len(self.measurements)} measurements on {first.device} ({first.processor})"
+        made += f", {low:.3g} to {high:.3g} ms"
         made += f", {disturbed} of them disturbed by other work" if disturbed else ""
         if self.quality is None:
             return f"{made}, too few to say how well"
@@ -117,14 +77,18 @@ class LatencyPredictor:
 
     def save(self, path: Path) -> None:
         """Write the predictor in place of what was there."""
-        names = [decision.name for decision in self.space.decisions]
+        table = self.model.table
         content = {
+            "format": FORMAT,
             "space": fingerprint(self.space),
             "device": self.device,
             "quality": self.quality and asdict(self.quality),
-            "model": {
-                **asdict(self.model),
-                "options": dict(zip(names, map(list, self.model.options), strict=True)),
+            "table": {
+                "intercept": table.intercept,
+                "entries": table.entries.tolist(),
+                "counted": table.counted.tolist(),
+                "variances": table.variances.tolist(),
+                "noise": table.noise,
             },
             "measurements": [
                 {"architecture": one.vector, "latency": asdict(one.latency)} for one in self.measurements
@@ -134,12 +98,7 @@ class LatencyPredictor:
 
     @classmethod
     def load(
-        cls,
-        path: Path,
-        space: SearchSpace | CellSpace,
-        table: CostTable,
-        device: Mapping[str, Any],
-        begun: bool = False,
+        cls, path: Path, space: SearchSpace | CellSpace, device: Mapping[str, Any], begun: bool = False
     ) -> LatencyPredictor:
         """What `save` wrote, to the last bit.
 
@@ -148,44 +107,66 @@ class LatencyPredictor:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is damaged, of another space, or of a device with other settings.
+            ValueError: it is damaged, of an earlier version, of another space, or of a device with other settings.
         """
         if not path.is_file():
             raise FileNotFoundError(
                 f"there is no {path.name} in {path.parent}, by which latency_ms is predicted; put it back there, or "
-                "start over with --fresh, which measures"
+                "start over with `nas run --fresh`, which measures"
             )
-        way_out = (
-            "start over with --fresh" if begun else "remove it to measure anew, or start over with --fresh"
-        )
+        way_out = _way_out(begun)
         content = read_json(path, f"restore it, or {way_out}")
+        if isinstance(content, dict) and "model" in content and "format" not in content:
+            raise ValueError(f"{path} was made by an earlier version, by another model; {way_out}")
         try:
-            options = content["model"].pop("options")
-            model = Model(options=tuple(map(tuple, options.values())), **content["model"])
+            found = content["table"]
+            arrays = {name: np.array(found[name], float) for name in ("entries", "counted", "variances")}
+            table = Table(intercept=found["intercept"], noise=found["noise"], **arrays)
             quality = content["quality"] and Quality(**content["quality"])
             measurements = [
                 Measurement(tuple(one["architecture"]), Latency.from_json(json.dumps(one["latency"])))
                 for one in content["measurements"]
             ]
-            of_space, of_device = content["space"], content["device"]
-        except (KeyError, TypeError, AttributeError) as error:
+            of_format, of_space, of_device = content["format"], content["space"], content["device"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is damaged ({error}); restore it, or {way_out}") from None
+        if of_format != FORMAT:
+            raise ValueError(f"{path} has format {of_format}, this version reads {FORMAT}; {way_out}")
         if of_space != fingerprint(space):
             raise ValueError(f"{path} is of another search space than {space.name}; {way_out}")
         if of_device != dict(device):
-            names = sorted(of_device.keys() | device.keys())
-            differ = [
-                f"{name} {of_device.get(name)}, not {device.get(name)}"
-                for name in names
-                if of_device.get(name) != device.get(name)
-            ]
-            raise ValueError(f"{path} was measured on a device with {', '.join(differ)}; {way_out}")
-        return cls(space, table, device, model, quality, measurements)
+            raise ValueError(
+                f"{path} was measured on a device with {_differences(of_device, device)}; {way_out}"
+            )
+        terms = terms_of(space)
+        if len(table.entries) != len(terms.sizes):
+            raise ValueError(
+                f"{path} is damaged (its table has {len(table.entries)} entries, not {len(terms.sizes)}); restore it, "
+                f"or {way_out}"
+            )
+        model = LatencyModel(space, terms, table, quality, _known(measurements))
+        return cls(device, model, measurements)
 
 
 def fingerprint(space: SearchSpace | CellSpace) -> str:
     """What tells a space from others, in 16 letters."""
     return hashlib.sha256(space.to_json().encode()).hexdigest()[:16]
+
+
+def _way_out(begun: bool) -> str:
+    again = "start over with `nas run --fresh`"
+    return again if begun else f"remove it to measure anew, or {again}"
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    return ", ".join(f"{name} {was.get(name)}, not {now.get(name)}" for name in names)
+
+
+def _known(measurements: Sequence[Measurement]) -> Known:
+    vectors = np.array([one.vector for one in measurements], np.int64).reshape(len(measurements), -1)
+    milliseconds, deviations = np.array([reading(one.latency) for one in measurements]).T
+    return Known(vectors, milliseconds, deviations)
 
 
 # -- where it is used --------------------------------------------------------------------------
@@ -207,7 +188,7 @@ def costs_for(experiment: Experiment, space: SearchSpace | CellSpace, folder: Pa
     table = cost_table(space)
     if folder is None or not goes_by_latency(experiment.training.sampler):
         return Costs(table)
-    return Costs(table, LatencyPredictor.load(folder / FILE, space, table, experiment.device, begun=True))
+    return Costs(table, LatencyPredictor.load(folder / FILE, space, experiment.device, begun=True))
 
 
 def predictor_for(
@@ -230,41 +211,43 @@ def predictor_for(
     """
     from nas.progress import track
 
-    path, table, device = folder / FILE, cost_table(space), experiment.device
+    path, device = folder / FILE, experiment.device
     if begun or path.exists():
-        return LatencyPredictor.load(path, space, table, device, begun)
-    chosen = stratified(space, table, seed=experiment.training.seed)
-    measure, measurements = measurer(space, device), []
-    with track("measuring latency", len(chosen)) as shown:
-        for architecture in chosen:
-            if stop():
-                return None
-            measurements.append(measure(architecture))
-            shown.to(len(measurements), f"{measurements[-1].latency.median_ms:.3g} ms")
-        predictor = fit(space, table, device, measurements)
+        predictor = LatencyPredictor.load(path, space, device, begun)
+        if not begun:
+            _check_here(path, predictor)
+        return predictor
+    learner, measurements = Learner(space, seed=experiment.training.seed), []
+    measure = measurer(space, device)
+    with track("measuring latency", min(BUDGET, space.size)) as shown:
+        while chosen := learner.ask(BUDGET, ENOUGH):
+            for vector in chosen:
+                if stop():
+                    return None
+                measurements.append(measure(space.decode(vector)))
+                learner.tell(vector, *reading(measurements[-1].latency))
+                shown.to(len(measurements), f"{measurements[-1].latency.median_ms:.3g} ms")
+        predictor = LatencyPredictor(device, learner.model, measurements)
         predictor.save(path)
         shown.say(str(predictor))
     return predictor
 
 
+def _check_here(path: Path, predictor: LatencyPredictor) -> None:
+    """Raise ValueError if what measures here is another processor or version than what was measured with."""
+    from nas.hardware import device as latency_device
+    from nas.hardware.timing import processor_name
+
+    there, was = latency_device(predictor.device), predictor.measurements[0].latency
+    with there.conditions():
+        reference = there.reference()
+    here = {"processor": reference.processor or processor_name(), **reference.versions}
+    measured = {"processor": was.processor, **was.versions}
+    if measured != here:
+        raise ValueError(f"{path} was measured with {_differences(measured, here)}; {_way_out(begun=False)}")
+
+
 # -- measuring ---------------------------------------------------------------------------------
-
-
-def stratified(
-    space: SearchSpace | CellSpace, table: CostTable, count: int = MEASUREMENTS, seed: int = 0
-) -> list[Architecture]:
-    """Different architectures from bins of equal width in MACs, as many of each as it has, the ends first."""
-    from supernets.samplers.cost_bins import cost_bins
-
-    ends = (table.smallest, table.largest)
-    bins = cost_bins(space, Costs(table).of("macs"), STRATA, ends, seed=seed)
-    chosen, random = {one.key: one for one in ends}, Random(f"{seed}/latency")
-    for number in range(TRIES * count):
-        if len(chosen) >= min(count, space.size):
-            break
-        drawn = bins.sample(number % len(bins), random)
-        chosen[drawn.key] = drawn
-    return list(chosen.values())[:count]
 
 
 def measurer(
@@ -286,61 +269,10 @@ def measurer(
     return measure
 
 
-# -- fitting -----------------------------------------------------------------------------------
-
-
 def fit(
-    space: SearchSpace | CellSpace,
-    table: CostTable,
-    device: Mapping[str, Any],
-    measurements: Sequence[Measurement],
+    space: SearchSpace | CellSpace, device: Mapping[str, Any], measurements: Sequence[Measurement]
 ) -> LatencyPredictor:
     """The predictor of what was measured."""
-    vectors = np.array([one.vector for one in measurements], np.int64).reshape(len(measurements), -1)
-    targets = np.array([one.latency.median_ms for one in measurements])
-    columns = [COSTS.index(name) for name in ("macs", "bytes")]
-    counted = table(vectors)[:, columns].astype(float)
-    largest = np.maximum(counted.max(axis=0), 1)
-    chosen, kinds = _one_hot(space, vectors), _kinds(space)
-    features = np.concatenate([OWN * chosen, chosen @ kinds, COUNTED * counted / largest], axis=1)
-    fitted = ridge(features, targets)
-    own, shared, costs = np.split(fitted.coefficients, np.cumsum(kinds.shape))
-    added = iter((OWN * own + kinds @ shared).tolist())
-    model = Model(
-        intercept=fitted.intercept,
-        options=tuple(tuple(next(added) for _ in decision.options) for decision in space.decisions),
-        costs=dict(zip(("macs", "bytes"), (COUNTED * costs / largest).tolist(), strict=True)),
-        penalty=fitted.penalty,
-    )
-    return LatencyPredictor(space, table, device, model, _quality(features, targets), measurements)
-
-
-def _quality(features: np.ndarray, targets: np.ndarray) -> Quality | None:
-    from nas.rank_statistics import tau
-
-    if len(targets) < FEWEST:
-        return None
-    predicted = np.maximum(held_out(features, targets), FLOOR * targets.min())
-    return Quality(float(np.median(np.abs(predicted / targets - 1))), tau(predicted, targets))
-
-
-def _one_hot(space: SearchSpace | CellSpace, vectors: np.ndarray) -> np.ndarray:
-    """(n, options of all decisions): 1 for the option that was chosen, 0 for all where none arises."""
-    columns = [
-        vectors[:, [place]] == np.arange(1, len(decision.options) + 1)
-        for place, decision in enumerate(space.decisions)
-    ]
-    return np.concatenate([np.zeros((len(vectors), 0)), *columns], axis=1)
-
-
-def _kinds(space: SearchSpace | CellSpace) -> np.ndarray:
-    """(options of all decisions, kinds of option): to which kind, such as a kernel size of 5, each belongs."""
-    kinds = [
-        (re.sub(r" \d+| [ab]$", "", decision.name), option)  # in whichever block, on whichever path
-        for decision in space.decisions
-        for option in decision.options
-    ]
-    different = list(dict.fromkeys(kinds))
-    return np.array([[kind == one for one in different] for kind in kinds], float).reshape(
-        len(kinds), len(different)
-    )
+    known = _known(measurements)
+    model = fit_latencies(space, known.vectors, known.milliseconds, known.deviations)
+    return LatencyPredictor(device, model, measurements)
