@@ -60,10 +60,13 @@ def report(args: argparse.Namespace) -> int:
             _print_json(view.runs_as_json(rows)) if args.json else view.print_runs(rows)
             return OK
         found, candidates, exports = store.run(args.run), store.candidates(args.run), store.exports(args.run)
+        legs = store.legs(args.run)
     if args.json:
-        _print_json(view.front_as_json(found, candidates) | {"exports": view.exports_as_json(exports)})
+        more = {"legs": view.legs_as_json(legs), "exports": view.exports_as_json(exports)}
+        _print_json(view.front_as_json(found, candidates) | more)
     else:
         view.print_front(found, candidates)
+        view.print_legs(legs, len(candidates))
         view.print_exports(exports)
     return OK
 
@@ -222,6 +225,36 @@ def measure(args: argparse.Namespace) -> int:
             shown.to(len(found), f"{one.network.path} on {one.latency.device}")
     _print_json(measured_as_json(found)) if args.json else print_measured(found)
     return OK
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Say why a network takes as long as it does: which steps waste time, and whose fault that is."""
+    from nas import measure as measuring
+    from nas.explain import explain as take_apart
+    from nas.explain_view import explained_as_json, print_explained
+    from nas.hardware import DEFAULT
+
+    common = {name: getattr(args, name) for name in ("threads", "batch") if getattr(args, name) is not None}
+    [there] = measuring.read_devices([args.device or DEFAULT], common)
+    shape = None if args.shape is None else measuring.read_shape(args.shape)
+    found = take_apart(measuring.read_network(Path(args.path), shape), there, args.fresh)
+    advice = _advised(args.store, Path(args.path), there)
+    _print_json(explained_as_json(found, advice)) if args.json else print_explained(found, advice)
+    return OK
+
+
+def _advised(store_url: str, path: Path, device):
+    """What the latency model of an export's run predicts would help, or why it says nothing."""
+    from nas.advice import advise, run_of
+    from nas.storage.store import Store
+
+    if not path.is_dir():
+        return "an ONNX file belongs to no run; give the folder of an export"
+    try:
+        with Store(store_url, create=False) as store:
+            return advise(path, store.run(run_of(path)), device)
+    except (ValueError, LookupError, FileNotFoundError) as error:
+        return " ".join(str(error).split())
 
 
 def operators(args: argparse.Namespace) -> int:
@@ -546,6 +579,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1)")
     command.add_argument("--shape", metavar="C,H,W", help="of one input, where an ONNX file leaves it open")
     command.add_argument("--kernels", action="store_true", help="show what ran, by the runtime's profile")
+
+    command = _add(commands, explain)
+    command.add_argument("path", metavar="PATH", help="folder of an export, or an ONNX file")
+    command.add_argument(
+        "--device",
+        metavar="NAME[,SETTING=VALUE]",
+        help="where, such as openvino-cpu,threads=2 (default: onnxruntime-cpu)",
+    )
+    command.add_argument("--threads", type=int, metavar="N", help="of the device (default: 1)")
+    command.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1)")
+    command.add_argument("--shape", metavar="C,H,W", help="of one input, where an ONNX file leaves it open")
+    command.add_argument("--fresh", action="store_true", help="measure the peaks of this machine anew")
 
     command = _add(commands, operators)
     command.add_argument("names", nargs="*", metavar="NAME", help="only these")

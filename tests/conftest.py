@@ -67,6 +67,14 @@ def write_experiment(folder: Path, text: str = TINY) -> TinyRun:
     return TinyRun(folder, file, f"sqlite:///{folder / 'nas.db'}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What is kept for later, such as the peaks of this machine, is not that of whoever tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETOSHIFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> TinyRun:
     """Digits, the tiny space, the shift sampler: trained, searched, in a store. Read only."""

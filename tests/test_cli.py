@@ -32,6 +32,7 @@ VERBS = (
     "dashboard",
     "devices",
     "measure",
+    "explain",
     "operators",
     "doctor",
 )
@@ -48,6 +49,7 @@ JSON = (
     "verify",
     "devices",
     "measure",
+    "explain",
     "operators",
     "doctor",
 )

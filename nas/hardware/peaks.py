@@ -1,0 +1,131 @@
+"""What this machine can do at most through a runtime: arithmetic, and bytes moved. Efficiencies are shares of that.
+
+Arithmetic is the rate of a large matrix product, movement that of a sum of two long arrays, which reads two and
+writes one as the triad of STREAM does (McCalpin 1995), both as ONNX models on the very runtime with its threads; the
+product in its precision, the sum in float32, since bytes are bytes. Arrays that fit in a cache move faster than
+those that do not, so the sum is measured over arrays of several sizes. The best of some runs counts, on the clock of
+the device, less what the same takes over next to nothing: the call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.data.files import cache
+from nas.hardware.runtime import OnnxRuntime
+from nas.hardware.settings import Settings
+from nas.hardware.timing import alone_on_this_host, processor_name, time_runs
+from nas.json_file import read_json, write_json
+from nas.storage.records import now
+
+SIDES = (512, 1024)  # of the square matrices
+MEGABYTES = (0.5, 4, 32, 256)  # of the three arrays of a sum together
+STREAM_ROWS = 128
+RUNS = Settings(warmup=2, min_runs=5, max_runs=200, seconds=0.2)
+OPSET, IR_VERSION = 20, 10
+NUMBER = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The best rates that were measured, and of what: `of` are processor, runtime, threads and precision."""
+
+    of: dict[str, Any]
+    operations_per_ms: float  # two per MAC
+    stream: tuple[tuple[int, float], ...]  # (bytes of the arrays together, bytes moved per ms), ascending
+    measured_at: str
+
+    def bytes_per_ms(self, footprint: int) -> float:
+        """The rate for data of so many bytes, between those measured by the logarithm of the size."""
+        sizes, rates = zip(*self.stream, strict=True)
+        return float(np.interp(log(max(footprint, 1)), np.log(sizes), rates))
+
+    def ridge(self, footprint: int) -> float:
+        """Operations per byte above which arithmetic is the limit: the waterline."""
+        return self.operations_per_ms / self.bytes_per_ms(footprint)
+
+
+def peaks_of(device: OnnxRuntime, fresh: bool = False) -> Peaks:
+    """The peaks in the user's cache folder, measured now if there are none, of something else, or if `fresh`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = file_of(device)
+    if path.is_file() and not fresh:
+        way_out = "remove it, or measure anew with --fresh"
+        stored = read_json(path, way_out)
+        try:
+            kept = Peaks(**{**stored, "stream": tuple(map(tuple, stored["stream"]))})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); {way_out}") from None
+        if kept.of == described(device):
+            return kept
+    found = measured(device)
+    write_json(path, asdict(found))
+    return found
+
+
+def file_of(device: OnnxRuntime) -> Path:
+    """Where the peaks of a device with its threads and precision are kept."""
+    return cache("peaks") / f"{device.name}-{device.precision}-{device.threads}.json"
+
+
+def described(device: OnnxRuntime) -> dict[str, Any]:
+    """What peaks are of: when any of it changes, they are others."""
+    return {
+        "device": device.name,
+        "processor": processor_name(),
+        "versions": dict(device.versions()),
+        "threads": device.threads,
+        "precision": device.precision,
+        "sizes": [*SIDES, *MEGABYTES],
+    }
+
+
+def measured(device: OnnxRuntime) -> Peaks:
+    """Measure the peaks, which takes some seconds; no other measurement runs on this host meanwhile."""
+    device, plain = replace(device, batch=1), replace(device, batch=1, precision="float32")
+    with alone_on_this_host(), device.conditions():
+        operations = max(2 * side**3 / _best_ms(device, "MatMul", side, side) for side in SIDES)
+        stream = []
+        for size in MEGABYTES:
+            columns = round(size * 2**20 / (3 * NUMBER * STREAM_ROWS))
+            moved = 3 * NUMBER * STREAM_ROWS * columns
+            stream.append((moved, moved / _best_ms(plain, "Add", STREAM_ROWS, columns)))
+    return Peaks(described(device), operations, tuple(stream), now())
+
+
+def _best_ms(device: OnnxRuntime, kind: str, rows: int, columns: int) -> float:
+    """Of a product or a sum of the images, (1, rows, columns), with a weight of (columns, columns) or of that shape."""
+    return _run_ms(device, kind, rows, columns) - _run_ms(device, kind, 1, 1)
+
+
+def _run_ms(device: OnnxRuntime, kind: str, rows: int, columns: int) -> float:
+    shape = (columns, columns) if kind == "MatMul" else (rows, columns)
+    loaded = device.load_onnx(_model(kind, rows, columns, shape), (rows, columns))
+    return min(time_runs(loaded.run, RUNS, loaded.clock).samples_ms)
+
+
+def _model(kind: str, rows: int, columns: int, shape: tuple[int, int]) -> bytes:
+    """One operation, and the first row of what it gives, so that its result stays inside of the runtime."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.full(shape, 1 / columns, np.float32), "weight")
+    first = numpy_helper.from_array(np.array(0), "first")
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
+        for name, sizes in (("images", ("N", rows, columns)), ("row", ("N", columns)))
+    ]
+    nodes = [
+        helper.make_node(kind, ["images", "weight"], ["result"], name="result"),
+        helper.make_node("Gather", ["result", "first"], ["row"], name="row", axis=1),
+    ]
+    graph = helper.make_graph(nodes, "peak", ends[:1], ends[1:], [weight, first])
+    opsets = [helper.make_opsetid("", OPSET)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
