@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,12 +18,14 @@ from nas import config
 from nas.data import Splits, load
 from nas.data.batches import laid_out, normalize
 from nas.hardware import device as latency_device
-from nas.objectives import KEYS, Measure
+from nas.memory import keep_freed_memory
+from nas.objectives import KEYS, Measure, Measured
 from nas.storage.records import Candidate
 from search_spaces import Architecture, CellSpace, SearchSpace, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
+from supernets.cost import count
 from supernets.merging import deployed
 from supernets.operators import OPERATORS
 from supernets.spatial import channels_last
@@ -53,6 +56,7 @@ class Bench:
     def __init__(
         self, experiment: config.Experiment, splits: Splits, space: SearchSpace, supernet_file: Path
     ):
+        keep_freed_memory()
         self.space = space
         self.fingerprint = splits.fingerprint
         self.measures = measures_of(experiment)
@@ -68,6 +72,10 @@ class Bench:
         }
         self.validation_labels = torch.from_numpy(splits.validation.labels).to(where)
         self._resized: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self.part_costs: dict[
+            Hashable, np.ndarray
+        ] = {}  # of `nas.prefix_tree`: a part costs the same in any subnet
+        self._counted: tuple[nn.Module | None, np.ndarray] = None, np.empty(0)
 
     def calibration_images(self, shape: tuple[int, ...]) -> Tensor:
         """Training images that no weight was trained on, (N, C, H, W) or (N, C, L), as in a test: for batch norm."""
@@ -89,6 +97,12 @@ class Bench:
         all around a kernel is cut."""
         return channels_last(deployed(self.branched(architecture, statistics)))
 
+    def costs(self, subnet: nn.Module, shape: tuple[int, ...]) -> np.ndarray:
+        """(3,) in the order of COSTS, counted once for all objectives that ask for the same subnet in a row."""
+        if self._counted[0] is not subnet:
+            self._counted = subnet, count(subnet, shape)
+        return self._counted[1]
+
     def _at(self, name: str, shape: tuple[int, ...]) -> Tensor:
         if (name, shape) not in self._resized:
             self._resized[name, shape] = laid_out(resize(self._images[name], shape))
@@ -103,17 +117,22 @@ def prepare(experiment_json: str, supernet_file: str) -> Bench:
 
 
 def evaluate(
-    bench: Bench, architecture: Architecture, measures: Sequence[Measure] | None = None
+    bench: Bench,
+    architecture: Architecture,
+    measures: Sequence[Measure] | None = None,
+    known: Mapping[str, Measured] = MappingProxyType({}),
 ) -> Candidate:
     """Measure an architecture; whatever goes wrong with it is a candidate with an error.
 
     Args:
         measures: what to measure, by default everything that the experiment asks for.
+        known: by key, what was measured already.
     """
     begun = time.perf_counter()
     blank = Candidate(architecture.key, architecture.to_json())
+    measures = bench.measures if measures is None else measures
     try:
-        candidate = _measured(bench, architecture, blank, bench.measures if measures is None else measures)
+        candidate = _measured(bench, architecture, blank, measures, known)
     except Exception as error:  # the one place: a candidate that fails must not end the search
         log.info("candidate %s failed", architecture.key, exc_info=True)
         reason = " ".join(str(error).split()) or "no message"
@@ -124,11 +143,6 @@ def evaluate(
 def evaluate_part(bench: Bench, architecture: Architecture, quiet: bool) -> Candidate:
     """As `evaluate`, but only what must be measured on a quiet machine, or only the rest."""
     return evaluate(bench, architecture, [measure for measure in bench.measures if measure.quiet == quiet])
-
-
-def evaluator(bench: Bench):
-    """`evaluate` on this bench, as a function of the architecture."""
-    return partial(evaluate, bench)
 
 
 def merge(first: Candidate, second: Candidate) -> Candidate:
@@ -147,16 +161,23 @@ def merge(first: Candidate, second: Candidate) -> Candidate:
 
 
 def _measured(
-    bench: Bench, architecture: Architecture, blank: Candidate, measures: Sequence[Measure]
+    bench: Bench,
+    architecture: Architecture,
+    blank: Candidate,
+    measures: Sequence[Measure],
+    known: Mapping[str, Measured],
 ) -> Candidate:
-    subnet = bench.subnet(architecture, statistics=any(measure.statistics for measure in measures))
-    shape = bench.space.input_shape(architecture.resolution)
+    unknown = [measure for measure in measures if measure.objective.key not in known]
+    if unknown:
+        subnet = bench.subnet(architecture, statistics=any(measure.statistics for measure in unknown))
+        shape = bench.space.input_shape(architecture.resolution)
     values, intervals, latency = {}, {}, None
     for measure in measures:
-        measured = measure.of(subnet, shape, bench)
-        values[measure.objective.key] = measured.value
+        key = measure.objective.key
+        measured = known[key] if key in known else measure.of(subnet, shape, bench)
+        values[key] = measured.value
         if measured.interval is not None:
-            intervals[measure.objective.key] = measured.interval
+            intervals[key] = measured.interval
         latency = latency or measured.latency
     return replace(blank, values=values, intervals=intervals, latency=latency)
 

@@ -1,4 +1,4 @@
-"""Where evaluations run: the protocol, and the pool that runs them in this process."""
+"""Where evaluations run: the protocol, and the pools that run them in this process."""
 
 from __future__ import annotations
 
@@ -27,6 +27,19 @@ class HerePool(Generic[Item, Outcome]):
 
     def map(self, items: Iterable[Item]) -> Iterator[Outcome]:
         yield from map(self.evaluate, items)
+
+    def close(self) -> None:
+        pass
+
+
+class TogetherPool(Generic[Item, Outcome]):
+    """All that was asked for at once, in this process, by a function that shares what they have in common."""
+
+    def __init__(self, evaluate: Callable[[list[Item]], Iterator[Outcome]]):
+        self.evaluate = evaluate
+
+    def map(self, items: Iterable[Item]) -> Iterator[Outcome]:
+        return self.evaluate(list(items))
 
     def close(self) -> None:
         pass

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def _counted(cost: str):
     def of(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench) -> Measured:
-        from supernets.cost import COSTS, count
+        from supernets.cost import COSTS
 
-        return Measured(int(count(subnet, input_shape)[COSTS.index(cost)]))
+        return Measured(int(bench.costs(subnet, input_shape)[COSTS.index(cost)]))
 
     return of
 

@@ -1,0 +1,202 @@
+"""Many subnets as one network: what the same layers in the same order begin with is there, and computed, once.
+
+Architectures that agree in their first blocks, or in the first parts of a block, make one path until they part: a
+tree whose leaves are their classifiers. It is calibrated, merged and scored by the very functions that a subnet is.
+Each layer sees the very batches, in the same order, that it sees in a subnet of its own: what comes before it is
+the same, and in calibration a batch norm goes by the batch at hand alone. So statistics and logits are those of the
+plain path bit for bit where one computation gives the same bits twice, as it does on a CPU.
+
+A batch goes through the tree depth first, and what was computed is kept only while something that it leads to is
+waiting. How much that is follows from the architectures, and `portions` cuts so many into trees that it stays
+within bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Architecture
+from supernets.cost import COSTS, count
+from supernets.supernet import Layers, Supernet
+
+
+@dataclass(frozen=True)
+class Part:
+    """A few layers of an architecture: its stem, its tail, or what expands, mixes, attends or projects in a block.
+
+    Args:
+        key: after equal parts, equal keys are the same layers of the supernet, for as long as it lives.
+        make: exports the layers.
+        shape: of what they take, without the images.
+        waiting: numbers per image that wait until they are computed: what they take, and the block's input.
+        begins: no block is begun before them.
+        adds: the block's input is added to what they give.
+    """
+
+    key: Hashable
+    make: Callable[[], Layers]
+    shape: tuple[int, ...]
+    waiting: int
+    begins: bool = True
+    adds: bool = False
+
+
+@dataclass
+class Node:
+    """A part, and the numbers of the nodes that come after it, or of the architecture that ends here."""
+
+    part: Part
+    following: list[int] = field(default_factory=list)
+    end: int | None = None
+
+
+def path(supernet: Supernet, architecture: Architecture) -> list[Part]:
+    """The parts of an architecture, in order; together they are what `supernet.export` gives.
+
+    Raises:
+        ValueError: the architecture is not of this space.
+    """
+    space = supernet.space
+    space.check(architecture)
+    image = space.input_shape(architecture.resolution)
+    width, size = space.stem.width, _strided(image[1:], space.stem.stride)
+    parts = [Part("stem", lambda: Layers(stem=supernet.stem.export()), image, math.prod(image))]
+    rows = zip(supernet.rows(architecture), supernet.operators(architecture), strict=True)
+    for (position, choice, out), operator in rows:
+        block, taken = supernet.blocks[position], math.prod((width, *size))
+        made = block.parts(choice, width, out, operator)
+        for number, (key, (make, channels, stride)) in enumerate(made.items()):
+            shared = id(operator) if key[0] == "operator" else None  # the block's own or that of another
+            shape = (channels, *size)
+            waiting = math.prod(shape) + (taken if number else 0)
+            adds = number == len(made) - 1 and block.residual(width, out)
+            parts.append(Part((position, key, shared), make, shape, waiting, number == 0, adds))
+            size = _strided(size, stride)
+        width = out
+    return [*parts, _tail(supernet, width, size)]
+
+
+def _tail(supernet: Supernet, width: int, size: tuple[int, ...]) -> Part:
+    """Head, where there is one, and classifier."""
+
+    def make() -> Layers:
+        head = {} if supernet.head is None else {"head": supernet.head.export(width)}
+        return Layers(**head, classifier=supernet.classifier.export(supernet.space.head_width or width))
+
+    return Part("tail", make, (width, *size), math.prod((width, *size)))
+
+
+def _strided(size: tuple[int, ...], stride: int) -> tuple[int, ...]:
+    return tuple(-(-side // stride) for side in size)
+
+
+def grouped(paths: Sequence[Sequence[Part]]) -> list[Node]:
+    """The tree of paths of one resolution, its root first; every node comes before those that follow it."""
+    nodes: list[Node] = []
+    known: dict[tuple[int | None, Hashable], int] = {}
+    for number, parts in enumerate(paths):
+        at = None
+        for part in parts:
+            if (at, part.key) not in known:
+                known[at, part.key] = len(nodes)
+                if at is not None:
+                    nodes[at].following.append(len(nodes))
+                nodes.append(Node(part))
+            at = known[at, part.key]
+        nodes[at].end = number
+    return nodes
+
+
+def depth_first(nodes: Sequence[Node]) -> list[int]:
+    """The numbers of the architectures, those that begin alike next to each other."""
+    order, waiting = [], [0]
+    while waiting:
+        node = nodes[waiting.pop()]
+        order += [] if node.end is None else [node.end]
+        waiting += reversed(node.following)
+    return order
+
+
+def most_waiting(nodes: Sequence[Node]) -> int:
+    """Numbers per image that are kept at once for what is not yet computed, at most."""
+    most = [0] * len(nodes)
+    for number in reversed(range(len(nodes))):
+        following = nodes[number].following
+        kept = nodes[following[0]].part.waiting if len(following) > 1 else 0
+        most[number] = kept + max((most[one] for one in following), default=0)
+    return most[0]
+
+
+def portions(paths: Sequence[Sequence[Part]], size: int, values: int) -> list[list[int]]:
+    """The numbers of the paths, which are of one resolution, in portions: those that begin alike together.
+
+    Args:
+        size: paths in a portion, at most.
+        values: numbers per image that may wait; one path alone keeps none.
+    """
+
+    def cut(numbers: list[int]) -> list[list[int]]:
+        tree = grouped([paths[number] for number in numbers])
+        if len(numbers) == 1 or (len(numbers) <= size and most_waiting(tree) <= values):
+            return [sorted(numbers)]
+        middle = len(numbers) // 2
+        return cut(numbers[:middle]) + cut(numbers[middle:])
+
+    return cut(depth_first(grouped(paths))) if paths else []
+
+
+class PrefixTree(nn.Module):
+    """The subnets of some architectures of one resolution, with the layers that they begin with in common.
+
+    In evaluation mode, and as it is exported: for use, give it batch-norm statistics, as a subnet.
+    """
+
+    def __init__(self, paths: Sequence[Sequence[Part]]):
+        super().__init__()
+        nodes = grouped(paths)
+        self.layers = nn.ModuleList(nn.Sequential(node.part.make()) for node in nodes)
+        self.following = [node.following for node in nodes]
+        self.ends = [node.end for node in nodes]
+        self.begins, self.adds = ([getattr(node.part, name) for node in nodes] for name in ("begins", "adds"))
+        self.keys = [(node.part.key, node.part.shape) for node in nodes]
+        self.paths = len(paths)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) images, or (N, C, L) signals, to the logits of all, (paths, N, classes)."""
+        logits: list[Tensor | None] = [None] * self.paths
+        waiting: list[tuple[int, Tensor, Tensor | None]] = [(0, images, None)]
+        while waiting:
+            number, x, begun = waiting.pop()
+            begun = x if self.begins[number] else begun
+            x = self.layers[number](x)
+            if self.adds[number]:
+                x = begun + x
+            if self.ends[number] is not None:
+                logits[self.ends[number]] = x
+            for one in reversed(self.following[number]):
+                waiting.append((one, x, None if self.begins[one] else begun))
+        return torch.stack(logits)
+
+    def costs(self, known: dict[Hashable, np.ndarray]) -> np.ndarray:
+        """What each subnet costs, (paths, 3) in the order of COSTS, if no layer of it stands in two places.
+
+        Args:
+            known: what parts of this supernet cost; those counted now are added.
+        """
+        found = np.zeros((self.paths, len(COSTS)), np.int64)
+        before = {0: np.zeros(len(COSTS), np.int64)}
+        for number, (layers, key) in enumerate(zip(self.layers, self.keys, strict=True)):
+            if key not in known:
+                known[key] = count(layers, key[1])
+            cost = before[number] + known[key]
+            before.update(dict.fromkeys(self.following[number], cost))
+            if self.ends[number] is not None:
+                found[self.ends[number]] = cost
+        return found
