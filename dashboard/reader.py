@@ -12,29 +12,28 @@ from nas.storage.store import Store
 
 
 class Reader:
-    """A store whose candidates are read once: they never change, there only come more."""
+    """A store whose candidates are read once: there only come more, until a run is about something else."""
 
     def __init__(self, store: Store):
         self.store = store
-        self._known: dict[tuple[str, str], list[Candidate]] = {}
-        self._timed: dict[tuple[str, str], tuple[int, list[Timing]]] = {}
+        self._known: dict[tuple, list[Candidate]] = {}
+        self._timed: dict[tuple, tuple[int, list[Timing]]] = {}
         self._lock = Lock()
 
     def candidates(self, run: Run) -> list[Candidate]:
         """All candidates of a run, without latency records; only the new ones are read."""
         with self._lock:
-            # a name may pass on to another run, which was then made at another time
-            known = self._known.setdefault((run.name, run.created), [])
+            known = self._known.setdefault(_identity(run), [])
             known += self.store.candidates(run.name, after=known[-1].number if known else 0)
             return list(known)
 
     def timings(self, run: Run) -> list[Timing]:
         """The latencies of a run in short, in the order of measuring; only the new records are read."""
         with self._lock:
-            seen, known = self._timed.get((run.name, run.created), (0, []))
+            seen, known = self._timed.get(_identity(run), (0, []))
             new = self.store.candidates(run.name, after=seen, with_latency=True)
             known = known + [timing(one) for one in new if one.latency is not None]
-            self._timed[run.name, run.created] = new[-1].number if new else seen, known
+            self._timed[_identity(run)] = new[-1].number if new else seen, known
             return known
 
     def standing(self, run: Run) -> Standing:
@@ -43,3 +42,9 @@ class Reader:
     def signs(self, run: Run) -> str:
         """A text that changes whenever something of a run's search has changed."""
         return json.dumps([run.created, run.status, run.message, self.store.count_candidates(run.name)])
+
+
+def _identity(run: Run) -> tuple:
+    """What the candidates read so far are of. A name may pass on to another run, which was then made at another
+    time; and candidates get values when a run is extended by objectives or constraints."""
+    return run.name, run.created, run.objectives, run.constraints

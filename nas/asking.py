@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.found import Found
-from nas.goals import constraints_of, keys_of, objectives_of
+from nas.goals import constraints_of, focus_of, keys_of, objectives_of
 from nas.own_evaluator import checked
 from nas.search import IDLE, Search, make_searcher, tell
 from nas.storage.records import Candidate, Constraint, Objective
@@ -20,7 +20,7 @@ class AskTell:
     told, and from nothing else.
 
     Raises:
-        ValueError: no such searcher, goal or limit.
+        ValueError: no such searcher, goal, limit or focus.
     """
 
     def __init__(
@@ -30,9 +30,11 @@ class AskTell:
         searcher: str | Mapping[str, Any] = Search.searcher,
         seed: int = 0,
         constraints: Mapping[str, Mapping[str, float]] | Sequence[Constraint] = (),
+        focus: Mapping[str, Sequence[float | None]] | Sequence[Constraint] = (),
     ):
         self.space = space
         self.objectives, self.constraints = objectives_of(objectives), constraints_of(constraints)
+        self.focus = focus_of(focus, self.objectives)
         self.searcher = make_searcher(Search(searcher=searcher, seed=seed), space, len(self.objectives))
         self._batch: list[Architecture] = []  # as the searcher asked, known ones among them
         self._known: dict[str, Candidate] = {}
@@ -98,5 +100,5 @@ class AskTell:
     def _pass_on(self) -> None:
         """Tell the searcher the batch, in the order in which it asked."""
         for one in self._batch:
-            tell(self.searcher, one, self._known[one.key], self.objectives, self.constraints)
+            tell(self.searcher, one, self._known[one.key], self.objectives, self.constraints, self.focus)
         self._batch = []

@@ -7,6 +7,7 @@
     search: {searcher: nsga2, budget: 80}
     objectives: [accuracy, latency]
     constraints: {latency_ms: {max: 2.0}, bytes: {max: 300k}}
+    focus: {latency_ms: [0.5, 1.5]}
     device: {name: onnxruntime-cpu, threads: 1}
 
 What the file leaves out has the default that the section declares. An unknown key is an error.
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import Data
+from nas.hardware.settings import Settings
 from nas.objectives import KEYS, OBJECTIVES
 from nas.search import Search
 from nas.storage.records import Constraint, Objective
@@ -33,7 +35,8 @@ from search_spaces.skeleton import read_skeleton
 from search_spaces.strict import check_keys, parse_yaml, read_yaml, unknown
 from supernets.recipe import Training
 
-_KEYS = ("name", "data", "space", "training", "search", "objectives", "constraints", "device")
+_KEYS = ("name", "data", "space", "training", "search", "objectives", "constraints", "focus", "device")
+_SECTIONS = {"data": Data, "training": Training, "search": Search, "device": Settings}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _QUANTITY = re.compile(r"([0-9]+\.?[0-9]*)(?:e([-+]?[0-9]+)|\s*([kMG]))?")
 _SUFFIXES = {None: 0, "k": 3, "M": 6, "G": 9}  # powers of ten
@@ -51,6 +54,7 @@ class Experiment:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     device: Mapping[str, Any]
+    focus: tuple[Constraint, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -80,6 +84,12 @@ def read_experiment(path: Path, overrides: Sequence[str] = (), name: str | None 
 
 def experiment(content: Mapping[str, Any]) -> Experiment:
     """The experiment of a mapping such as a file holds."""
+    for key in set(content) - set(_KEYS):
+        if sections := [
+            name for name, one in _SECTIONS.items() if key in {field.name for field in fields(one)}
+        ]:
+            places = " or ".join(f"{name}.{key}" for name in sections)
+            raise ValueError(f"{key} is no section, but a setting of one: {places}")
     check_keys("", content, _KEYS)
     for key in ("data", "space"):
         if key not in content:
@@ -102,6 +112,7 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
         objectives=objectives,
         constraints=_constraints(_or_empty(content, "constraints")),
         device=_device(_or_empty(content, "device")),
+        focus=_focus(_or_empty(content, "focus"), objectives),
     )
 
 
@@ -131,6 +142,7 @@ def from_json(text: str) -> Experiment:
         objectives=tuple(Objective(**one) for one in stored["objectives"]),
         constraints=tuple(Constraint(**one) for one in stored["constraints"]),
         device=stored["device"],
+        focus=tuple(Constraint(**one) for one in stored.get("focus", ())),
     )
 
 
@@ -232,18 +244,38 @@ def _constraints(given: Any) -> tuple[Constraint, ...]:
         if numbers.get("min", -1) > numbers.get("max", float("inf")):
             raise ValueError(f"constraints.{key}: min {numbers['min']:g} is above max {numbers['max']:g}")
         if key == "accuracy":
-            _check_percent(limits, numbers.values())
+            _check_percent("constraints.accuracy", limits, numbers.values())
         constraints.append(Constraint(key, **numbers))
     return tuple(constraints)
 
 
-def _check_percent(limits: Mapping[str, Any], numbers: Collection[float]) -> None:
+def _focus(given: Any, objectives: Sequence[Objective]) -> tuple[Constraint, ...]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"focus is {given!r}; write for example focus: {{latency_ms: [1, 3]}}")
+    keys = [one.key for one in objectives]
+    region = []
+    for key, ends in given.items():
+        where = f"focus.{key}"
+        if key not in keys:
+            raise unknown(where, key, keys)
+        if not isinstance(ends, list) or len(ends) != 2 or ends in ([None, None], [0, None]):
+            raise ValueError(f"{where} is {ends!r}; write the two ends, [1, 3], or null for one that is open")
+        ends = [None if ends[0] == 0 and ends[0] is not False else ends[0], ends[1]]
+        low, high = (None if end is None else amount(end, where) for end in ends)
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"{where} is [{low:g}, {high:g}]; the first end must be below the second")
+        if key == "accuracy":
+            _check_percent(where, given[key], [end for end in (low, high) if end is not None])
+        region.append(Constraint(key, low, high))
+    return tuple(region)
+
+
+def _check_percent(where: str, given: Any, numbers: Collection[float]) -> None:
+    shown = dict(given) if isinstance(given, Mapping) else given
     if min(numbers) <= 1:
-        raise ValueError(
-            f"constraints.accuracy is {dict(limits)}; accuracy is in percent: write {100 * min(numbers):g}"
-        )
+        raise ValueError(f"{where} is {shown}; accuracy is in percent: write {100 * min(numbers):g}")
     if max(numbers) > 100:
-        raise ValueError(f"constraints.accuracy is {dict(limits)}; accuracy is in percent, at most 100")
+        raise ValueError(f"{where} is {shown}; accuracy is in percent, at most 100")
 
 
 def amount(value: Any, where: str) -> float:

@@ -30,15 +30,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas import config
+from nas import config, legs
 from nas.data import Splits, load
+from nas.goals import keys_of
+from nas.objectives import KEYS
 from nas.progress import in_words, track
-from nas.search import make_searcher, search
-from nas.storage.records import Candidate, Run, TrainingPoint
+from nas.search import PoolWhenNeeded, make_searcher, search
+from nas.storage.records import Candidate, Leg, Run, TrainingPoint
 from nas.storage.store import Store
 from search_spaces import SearchSpace
 
 if TYPE_CHECKING:
+    from nas.search import Searcher
     from supernets.samplers.plan import Sampler
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ log = logging.getLogger(__name__)
 SUPERNET = "supernet.safetensors"
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")  # of a store's URL
 PROBE_IMAGES = 256  # of the validation images, for samplers that look at the loss
-EXTENDABLE = ("search.budget",)  # settings that may change when a run is continued
+EXTENDABLE = ("search", "objectives", "constraints", "focus")  # what may change when a run is continued
 
 
 class Busy(RuntimeError):
@@ -89,6 +92,7 @@ def open_run(
     splits = load(experiment.data)
     space = space_of(experiment, splits)
     check_possible(experiment, space)
+    _check_start(experiment, store, space, fresh)
     folder = (runs / experiment.name).absolute()
     with lock(runs, experiment.name):
         if fresh:
@@ -113,7 +117,7 @@ def open_run(
             )
             store.add_run(run)
         else:
-            _check_same(run, experiment, splits, space)
+            _check_same(run, experiment, splits, space, timed=_timed(store, run))
             _check_place(run, folder, store)
         try:
             yield Opened(experiment, store.run(run.name), store, splits, space)
@@ -262,10 +266,16 @@ def search_run(
     make_pool: Callable | None = None,
     on_candidate: Callable[[Candidate], None] = lambda candidate: None,
 ) -> bool:
-    """Search the trained supernet of a run until its budget is spent.
+    """Search the trained supernet of a run until one of its rules ends it, which the run keeps in words.
+
+    Where searcher, objectives, constraints or focus are not those of before, what the candidates lack is measured
+    first, and the search goes on from them.
 
     Args:
         make_pool: makes the pool that evaluates, from the opened run; in this process by default.
+
+    Returns:
+        Whether it came to an end; False if it was stopped.
 
     Raises:
         ValueError: the supernet is not trained to the end.
@@ -279,13 +289,40 @@ def search_run(
             f"the supernet of {name} is trained for {done} of {steps or '?'} steps; finish it with `nas train`"
         )
     searcher = make_searcher(experiment.search, opened.space, len(experiment.objectives))
-    budget = min(experiment.search.budget, opened.space.size)
-    known = store.count_candidates(name)
-    if known >= budget:
-        store.update_run(name, status="finished", message="")
+    was, asked = store.run(name), _asked(opened)
+    if was.status == "finished" and was.experiment == asked.experiment:
         return True
     store.update_run(name, status="searching", message="")
-    pool = (make_pool or pool_here)(opened)
+    if not _complete(opened, make_pool or pool_here, stop):
+        store.update_run(name, status="interrupted")
+        return False
+    leg = legs.begin(store, asked, partial(_start, opened))
+    store.update_run(name, facts={"search seed": str(experiment.search.seed)})
+    if leg.known and leg.known == store.count_candidates(name):
+        changed = "; ".join(
+            config.differences(config.from_json(was.experiment), config.from_json(asked.experiment))
+        )
+        log.warning(
+            "the run %s goes on from its %d candidates with other settings: %s", name, leg.known, changed
+        )
+    ended = _search(opened, searcher, leg, make_pool or pool_here, on_candidate, stop)
+    store.update_run(name, status="finished" if ended else "interrupted", message=ended or "")
+    return ended is not None
+
+
+def _search(
+    opened: Opened,
+    searcher: Searcher,
+    leg: Leg,
+    make_pool: Callable,
+    on_candidate: Callable[[Candidate], None],
+    stop: Callable[[], bool],
+) -> str | None:
+    """The search of a leg; what ended it, in words, None if it was stopped."""
+    experiment, store, name = opened.experiment, opened.store, opened.run.name
+    budget, known = min(experiment.search.budget, opened.space.size), store.count_candidates(name)
+    sitting = legs.Sitting(store, name, leg)
+    pool = PoolWhenNeeded(partial(make_pool, opened))
     try:
         with track("searching", budget, known) as shown:
 
@@ -293,45 +330,90 @@ def search_run(
                 shown.to(candidate.number, in_words(candidate, experiment.objectives, experiment.constraints))
                 on_candidate(candidate)
 
-            ended = search(
+            return search(
                 name,
                 searcher,
                 pool,
-                store,
+                sitting,
                 experiment.objectives,
                 experiment.constraints,
-                budget,
+                experiment.search,
                 note,
                 stop,
+                focus=experiment.focus,
+                leg=leg,
+                clock=sitting.clock,
+                size=opened.space.size,
             )
     finally:
         pool.close()
-    store.update_run(name, status="finished" if ended else "interrupted", message="")
-    return ended
+
+
+def _complete(opened: Opened, make_pool: Callable, stop: Callable[[], bool]) -> bool:
+    """Measure what the candidates lack of the objectives and constraints; False if `stop` said so before."""
+    experiment, store, name = opened.experiment, opened.store, opened.run.name
+    keys = keys_of(experiment.objectives, experiment.constraints)
+    lacking = legs.incomplete(store.candidates(name), keys)
+    if not lacking:
+        return True
+    missing = tuple(KEYS[key].objective for key in legs.missing(lacking, keys))
+    pool = make_pool(replace(opened, experiment=replace(experiment, objectives=missing, constraints=())))
+    try:
+        with track(f"measuring {' and '.join(one.name for one in missing)}", len(lacking)) as shown:
+            done = iter(range(1, len(lacking) + 1))
+
+            def note(candidate: Candidate) -> None:
+                shown.to(next(done), in_words(candidate, missing, ()))
+
+            return legs.complete(name, keys, pool, store, note, stop)
+    finally:
+        pool.close()
+
+
+def _asked(opened: Opened) -> Run:
+    """The run as the experiment now asks for it; its images stay where they were."""
+    was = config.from_json(opened.run.experiment)
+    experiment = replace(opened.experiment, data=was.data)
+    return replace(
+        opened.run,
+        experiment=experiment.to_json(),
+        objectives=experiment.objectives,
+        constraints=experiment.constraints,
+    )
+
+
+def _start(opened: Opened) -> list[str]:
+    """The architectures of another run that the search begins with, as JSON."""
+    source = opened.experiment.search.source
+    return [] if source is None else legs.best_of(opened.store, source[0], opened.space.to_json(), source[1])
 
 
 def pool_here(opened: Opened):
     """Evaluate in this process."""
-    from nas.evaluation import Bench, evaluator
-    from nas.pool import HerePool
+    from nas.evaluation import Bench
+    from nas.pool import TogetherPool
+    from nas.together import evaluate_together
 
     bench = Bench(opened.experiment, opened.splits, opened.space, opened.supernet_file)
-    return HerePool(evaluator(bench))
+    return TogetherPool(partial(evaluate_together, bench))
 
 
 # -- opening -----------------------------------------------------------------------------------
 
 
-def _check_same(run: Run, experiment: config.Experiment, splits: Splits, space: SearchSpace) -> None:
+def _check_same(
+    run: Run, experiment: config.Experiment, splits: Splits, space: SearchSpace, timed: bool
+) -> None:
     way_out = "give this one another --name, or start over with --fresh (the old run is kept)"
     if run.evaluator is not None:
         raise ValueError(f"the run {run.name} exists, its candidates measured by {run.evaluator}; {way_out}")
     was = config.from_json(run.experiment)
     directory_free = replace(was, data=replace(was.data, directory=experiment.data.directory))
+    may_change = EXTENDABLE if timed else (*EXTENDABLE, "device")
     changes = [
         change
         for change in config.differences(directory_free, experiment)
-        if change.split(" ")[0] not in EXTENDABLE
+        if re.split("[. ]", change)[0] not in may_change
     ]
     if changes:
         raise ValueError(f"the run {run.name} exists with other settings: {'; '.join(changes)}; {way_out}")
@@ -339,6 +421,22 @@ def _check_same(run: Run, experiment: config.Experiment, splits: Splits, space: 
         raise ValueError(f"the run {run.name} exists with another search space; {way_out}")
     if run.facts.get("data") != splits.fingerprint:
         raise ValueError(f"the run {run.name} was made with other images; {way_out}")
+
+
+def _timed(store: Store, run: Run) -> bool:
+    """Whether something of the run was measured on its device."""
+    return "latency prediction" in run.facts or any(
+        "latency_ms" in one.values for one in store.candidates(run.name)
+    )
+
+
+def _check_start(experiment: config.Experiment, store: Store, space: SearchSpace, fresh: bool) -> None:
+    """The run that a new one starts from can be started from: to be known before hours of training."""
+    source = experiment.search.source
+    if source is not None and source[0] == experiment.name:
+        raise ValueError(f"search.start_from is {source[0]}, this run itself; name another run of the store")
+    if source is not None and (fresh or _find(store, experiment.name) is None):
+        legs.best_of(store, source[0], space.to_json(), 1)
 
 
 def _check_place(run: Run, folder: Path, store: Store) -> None:
@@ -384,7 +482,7 @@ def lock(
         file = open(runs / f".{name}.lock", "a+")  # noqa: SIM115 -- closed by the `with` below
     except OSError as error:
         raise ValueError(
-            f"cannot write to the folder {runs}: {error.strerror}; give a writable one with --runs"
+            f"cannot write to the folder {runs}: {error.strerror}; make it writable, or give another (--runs)"
         ) from None
     with file:
         try:

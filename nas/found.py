@@ -25,6 +25,7 @@ class Found:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     candidates: list[Candidate]
+    ended: str = ""  # what ended the search, in words
 
     def __repr__(self) -> str:
         return f"Found({len(self.candidates)} candidates, {len(self.front)} on the front)"

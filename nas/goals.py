@@ -1,5 +1,5 @@
-"""Objectives and constraints as a person writes them in Python: `{"accuracy": "maximize", "latency_ms": "minimize"}`
-and `{"latency_ms": {"max": 2.0}}`."""
+"""Objectives, constraints and focus as a person writes them in Python: `{"accuracy": "maximize", "latency_ms":
+"minimize"}`, `{"latency_ms": {"max": 2.0}}` and `{"latency_ms": [0.5, 1.5]}`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,37 @@ def constraints_of(given: Mapping[str, Mapping[str, float]] | Sequence[Constrain
     return tuple(given)
 
 
+def focus_of(
+    given: Mapping[str, Sequence[float | None]] | Sequence[Constraint], objectives: Sequence[Objective]
+) -> tuple[Constraint, ...]:
+    """The region of the objectives that matters, `{"latency_ms": [1, 3]}`; an end that is None is open.
+
+    Raises:
+        ValueError: what is no objective, or no pair of ends.
+    """
+    if not isinstance(given, Mapping):
+        if not isinstance(given, Sequence) or not _all(given, Constraint):
+            raise ValueError(f'focus is {given!r}; write for example {{"latency_ms": [1, 3]}}')
+        return tuple(given)
+    keys = [one.key for one in objectives]
+    for key, ends in given.items():
+        if key not in keys:
+            raise unknown(f"focus.{key}", key, keys)
+        if not _are_ends(ends):
+            raise ValueError(
+                f"focus: {key} is {ends!r}; write its two ends, such as [1, 3], the first below the second, or None "
+                "for one that is open"
+            )
+    return tuple(Constraint(key, *ends) for key, ends in given.items())
+
+
+def _are_ends(ends: Any) -> bool:
+    if not isinstance(ends, list | tuple) or len(ends) != 2:
+        return False
+    numbers = [end for end in ends if end is not None]
+    return bool(numbers) and all(map(_finite, numbers)) and numbers == sorted(set(numbers))
+
+
 def keys_of(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> tuple[str, ...]:
     """What must be measured: the objectives, and what else is limited."""
     return tuple(dict.fromkeys([one.key for one in (*objectives, *constraints)]))
@@ -64,12 +95,15 @@ def _constraint(key: Any, limits: Any) -> Constraint:
         raise ValueError(f'{where} is {limits!r}; write {{"max": ...}} or {{"min": ...}}')
     check_keys(where, limits, ("min", "max"))
     for side, limit in limits.items():
-        number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if not number or not math.isfinite(limit):
+        if not _finite(limit):
             raise ValueError(f"{where}.{side} is {limit!r}; it must be a finite number")
     if limits.get("min", -math.inf) > limits.get("max", math.inf):
         raise ValueError(f"{where}: min {limits['min']:g} is above max {limits['max']:g}")
     return Constraint(key, **{side: float(limit) for side, limit in limits.items()})
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _all(several: Iterable[Any], kind: type) -> bool:

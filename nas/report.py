@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
 from nas.profile_view import quantity
-from nas.storage.records import Candidate, Constraint, Export, Objective, Run
+from nas.storage.records import Candidate, Constraint, Export, Leg, Objective, Run
 from search_spaces import Architecture, CategoricalArchitecture, architecture_from_json
 
 
@@ -69,6 +69,36 @@ def print_exports(exports: Sequence[Export]) -> None:
         )
 
 
+def print_legs(legs: Sequence[Leg], candidates: int) -> None:
+    """By whom candidates were found, if a run was extended."""
+    legs = [leg for leg in legs if leg.known < candidates]
+    if len(legs) < 2:
+        return
+    ends = [*(leg.known for leg in legs[1:]), candidates]
+    stretches = [f"{leg.known + 1}-{end} by {_searcher_of(leg)}" for leg, end in zip(legs, ends, strict=True)]
+    console().print(f"candidates {', '.join(stretches)}", soft_wrap=True)
+
+
+def legs_as_json(legs: Sequence[Leg]) -> list[dict[str, Any]]:
+    """The legs of a search without the architectures that they started from."""
+    import json
+
+    return [
+        {"known": leg.known, "seconds": leg.seconds, "created": leg.created, **json.loads(leg.settings)}
+        for leg in legs
+    ]
+
+
+def _searcher_of(leg: Leg) -> str:
+    import json
+
+    settings = json.loads(leg.settings)
+    searcher = settings["searcher"]
+    name = searcher if isinstance(searcher, str) else searcher["name"]
+    goals = ", ".join(one["key"] for one in settings["objectives"])
+    return f"{name} (seed {settings['seed']}; {goals})"
+
+
 def print_runs(rows: Sequence[tuple[Run, int]]) -> None:
     """The runs of a store, with how many candidates each has."""
     if not rows:
@@ -103,6 +133,8 @@ def summary(run: Run, candidates: Sequence[Candidate], best: Sequence[Candidate]
     parts += [f"{failed} failed"] if failed else []
     limits = [limit_in_words(limit) for limit in run.constraints]
     parts += [f"constraints: {', '.join(limits)}"] if limits else []
+    region = [limit_in_words(limit) for limit in run.focus]
+    parts += [f"focus: {', '.join(region)}"] if region else []
     status = f"{run.status} ({run.message})" if run.message else run.status
     return f"{run.name}: {status}; " + ", ".join(parts)
 
@@ -130,10 +162,12 @@ def front_as_json(run: Run, candidates: Sequence[Candidate]) -> dict[str, Any]:
     return {
         "run": run.name,
         "status": run.status,
+        "message": run.message,
         "candidates": len(candidates),
         "failed": sum(one.error is not None for one in candidates),
         "objectives": [asdict(one) for one in run.objectives],
         "constraints": [asdict(one) for one in run.constraints],
+        "focus": [asdict(one) for one in run.focus],
         "knee": knee_candidate(best, run.objectives).key if best else None,
         "hypervolume": hypervolume(points, reference_point(points)) if best else 0.0,
         "front": [candidate_as_json(one) for one in best],

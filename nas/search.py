@@ -1,22 +1,26 @@
 """The search: ask, evaluate, record, tell. Any number of objectives, with constraints.
 
 The store is the only memory. A search that was stopped asks the same searcher the same questions, and is
-answered from the store as far as that goes: so it comes to where it was, and goes on.
+answered from the store as far as that goes: so it comes to where it was, and goes on. Where a search goes on from
+candidates of another (nas/legs.py), these are told first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from nas.pool import Pool
-from nas.storage.records import Candidate, Constraint, Objective
-from search_spaces import Architecture, SearchSpace
+from nas.stopping import EXHAUSTED, GROWTH, LATE, SPENT, Clock, growth, plateau_in_words
+from nas.storage.records import Candidate, Constraint, Leg, Objective
+from search_spaces import Architecture, SearchSpace, architecture_from_json
 from search_spaces.strict import check_keys, unknown
 
 IDLE = 50  # rounds of asking without anything new, after which the searcher has nothing left
 FAILURES = 10  # evaluations that fail one after the other before the search gives up
+START = 16  # architectures of another run to start from
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,40 @@ class Search:
     budget: int = 100  # candidates, counting those that fail
     searcher: str | Mapping[str, Any] = "linas"  # a name, or {name: nsga2, population: 16}
     seed: int = 0
+    seconds: float | None = None  # of wall clock, all sittings together
+    plateau: int | None = None  # candidates without growth of the hypervolume after which it ends
+    start_from: str | Mapping[str, Any] | None = None  # a run, or {run: digits, architectures: 16}
 
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ValueError(f"search.budget is {self.budget}; it must be at least 1")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"search.seed is {self.seed}; it must be 0 or more, and below 2^63")
+        if self.seconds is not None and not (isinstance(self.seconds, int | float) and self.seconds > 0):
+            raise ValueError(f"search.seconds is {self.seconds!r}; it must be above 0, or left out")
+        if self.plateau is not None and not (isinstance(self.plateau, int) and self.plateau >= 1):
+            raise ValueError(
+                f"search.plateau is {self.plateau!r}; it must be at least 1 candidate, or left out"
+            )
+        self.source  # noqa: B018 -- refuses what is none
+
+    @property
+    def source(self) -> tuple[str, int] | None:
+        """The run to start from, and with how many of its architectures."""
+        if self.start_from is None:
+            return None
+        given = {"run": self.start_from} if isinstance(self.start_from, str) else dict(self.start_from)
+        check_keys("search.start_from", given, ("run", "architectures"))
+        run, count = given.get("run"), given.get("architectures", START)
+        if not isinstance(run, str) or not run:
+            raise ValueError(
+                "search.start_from names no run; write for example {run: digits, architectures: 16}"
+            )
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(
+                f"search.start_from.architectures is {count!r}; it must be an integer of at least 1"
+            )
+        return run, count
 
 
 class Searcher(Protocol):
@@ -100,31 +132,63 @@ def search(
     memory: Memory,
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
-    budget: int,
+    settings: Search,
     on_candidate: Callable[[Candidate], None] = lambda candidate: None,
     stop: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Evaluate architectures until `budget` different ones are known, or none are left.
+    *,
+    focus: Sequence[Constraint] = (),
+    leg: Leg | None = None,
+    clock: Clock | None = None,
+    size: float = math.inf,
+) -> str | None:
+    """Evaluate architectures until a rule of the settings ends it, or none are left.
+
+    Budget and plateau are looked at when all that was asked for side by side is known, the plateau over the candidates
+    of this leg, in the order of asking: so they end a search that was stopped and continued where they would have
+    ended it undisturbed. Time is looked at after every candidate.
 
     Args:
         on_candidate: gets every new candidate as soon as it is recorded.
         stop: asked after every candidate.
+        focus: the region of the objectives that matters: see `tell`.
+        leg: what the searcher is told, and what is evaluated, before it is asked; by default nothing.
+        clock: goes from the first new evaluation on.
+        size: of the space.
 
     Returns:
-        Whether it came to an end; False if it was stopped.
+        What ended it, in words; None if it was stopped.
 
     Raises:
         SearchFailed: ten evaluations in a row failed.
     """
+    leg, clock = leg or Leg(), clock or Clock()
     known = {candidate.key: candidate for candidate in memory.candidates(run)}
-    told: set[str] = set()
+    if len(known) >= min(settings.budget, size):
+        return SPENT if len(known) >= settings.budget else EXHAUSTED
+    told: dict[str, Candidate] = {}
+
+    def hear(architecture: Architecture) -> None:
+        told[architecture.key] = known[architecture.key]
+        tell(searcher, architecture, told[architecture.key], objectives, constraints, focus)
+
+    for before in list(known.values())[: leg.known]:
+        hear(architecture_from_json(before.architecture))
+    start = [one for one in map(architecture_from_json, leg.start) if one.key not in told]
     idle = failures = 0
-    while len(told) < budget and idle < IDLE:
-        asked = searcher.ask(budget - len(told))
+    while len(told) < settings.budget and idle < IDLE:
+        if _levelled(settings.plateau, list(told.values()), leg, objectives, [*constraints, *focus]):
+            return plateau_in_words(settings.plateau)
+        left = settings.budget - len(told)
+        asked, start = (start[:left], start[left:]) if start else (searcher.ask(left), [])
         if not asked:
             break
         idle = idle + 1 if all(one.key in told for one in asked) else 0
-        for candidate in _evaluated([one for one in asked if one.key not in known], pool):
+        new = [one for one in asked if one.key not in known]
+        if new:
+            if _late(settings, clock):
+                return LATE
+            clock.start()
+        for candidate in _evaluated(new, pool):
             known[candidate.key] = memory.add_candidate(run, candidate)
             on_candidate(known[candidate.key])
             failures = failures + 1 if candidate.error else 0
@@ -133,11 +197,29 @@ def search(
                     f"{FAILURES} evaluations in a row failed, the last one with: {candidate.error}"
                 )
             if stop():
-                return False
+                return None
+            if _late(settings, clock):
+                return LATE
         for architecture in asked:  # in the order of asking, whatever the order they came in
-            told.add(architecture.key)
-            tell(searcher, architecture, known[architecture.key], objectives, constraints)
-    return True
+            hear(architecture)
+    return SPENT if len(told) >= settings.budget else EXHAUSTED
+
+
+def _levelled(
+    plateau: int | None,
+    told: Sequence[Candidate],
+    leg: Leg,
+    objectives: Sequence[Objective],
+    limits: Sequence[Constraint],
+) -> bool:
+    """Whether the front has stopped growing within this leg."""
+    if plateau is None or len(told) - leg.known < plateau:
+        return False
+    return growth(told, objectives, limits, plateau) < GROWTH
+
+
+def _late(settings: Search, clock: Clock) -> bool:
+    return settings.seconds is not None and clock.seconds >= settings.seconds
 
 
 def tell(
@@ -146,13 +228,47 @@ def tell(
     candidate: Candidate,
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
+    focus: Sequence[Constraint] = (),
 ) -> None:
-    """Tell a searcher what a candidate came to."""
+    """Tell a searcher what a candidate came to.
+
+    In an objective that has a focus, what is better than its better end gains nothing any more, and what is worse than
+    its worse end counts as a broken constraint. So any searcher turns to what lies between.
+    """
     if candidate.error is not None:
         searcher.tell(architecture, None)
         return
-    losses = [objective.loss(candidate.values[objective.key]) for objective in objectives]
-    searcher.tell(architecture, losses, candidate.violation(tuple(constraints)))
+    ends = {one.key: one for one in focus}
+    seen = [_through(ends.get(one.key), one, candidate.values[one.key]) for one in objectives]
+    outside = sum(beyond for _, beyond in seen)
+    searcher.tell(architecture, [loss for loss, _ in seen], candidate.violation(tuple(constraints)) + outside)
+
+
+def _through(focus: Constraint | None, objective: Objective, value: float) -> tuple[float, float]:
+    """The loss of a value as it is told under a focus, and how far it lies beyond the worse end."""
+    loss = objective.loss(value)
+    if focus is None:
+        return loss, 0.0
+    less = objective.goal == "minimize"
+    better, worse = (focus.min, replace(focus, min=None)) if less else (focus.max, replace(focus, max=None))
+    return loss if better is None else max(loss, objective.loss(better)), worse.violation(value, value)
+
+
+class PoolWhenNeeded:
+    """A pool that is made with the first evaluation: a search that is over needs none."""
+
+    def __init__(self, make: Callable[[], Pool]):
+        self.make = make
+        self.made: Pool | None = None
+
+    def map(self, architectures: Iterable[Architecture]) -> Iterator[Candidate]:
+        if several := list(architectures):
+            self.made = self.made or self.make()
+            yield from self.made.map(several)
+
+    def close(self) -> None:
+        if self.made is not None:
+            self.made.close()
 
 
 def _evaluated(architectures: Sequence[Architecture], pool: Pool) -> Iterator[Candidate]:

@@ -130,7 +130,7 @@ def test_a_runs_folder_that_cannot_be_is_named(refused, new, tmp_path):
         line = refused("run", str(new.file), "--store", new.store_url, "--runs", runs)
 
         assert f"cannot write to the folder {runs}" in line
-        assert line.endswith("give a writable one with --runs")
+        assert line.endswith("make it writable, or give another (--runs)")
 
 
 def test_a_store_that_cannot_be_is_named(refused, new, tmp_path):

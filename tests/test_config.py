@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -87,6 +88,30 @@ def test_a_space_may_be_a_file_beside_the_experiment(tmp_path):
     assert {**experiment.space, "name": "tiny"} == read_skeleton("tiny")
 
 
+@pytest.mark.parametrize(
+    ("written", "ends"),
+    [("[1, 3]", (1, 3)), ("[null, 3]", (None, 3)), ("[0, 3]", (None, 3)), ("[0.5, null]", (0.5, None))],
+)
+def test_a_focus_has_two_ends_and_either_may_be_open(tmp_path, written, ends):
+    experiment = read_experiment(write(tmp_path, f"{DIGITS}focus: {{latency_ms: {written}}}\n"))
+
+    assert experiment.focus == (Constraint("latency_ms", *ends),)
+    assert from_json(experiment.to_json()) == experiment
+
+
+def test_an_experiment_of_before_there_was_a_focus_is_read(tmp_path):
+    experiment = read_experiment(write(tmp_path, DIGITS))
+    stored = json.loads(experiment.to_json())
+    del (
+        stored["focus"],
+        stored["search"]["seconds"],
+        stored["search"]["plateau"],
+        stored["search"]["start_from"],
+    )
+
+    assert from_json(json.dumps(stored)) == experiment
+
+
 # -- settings given on the command line --------------------------------------------------------
 
 
@@ -134,9 +159,14 @@ def test_differences_are_named_setting_by_setting_and_the_name_is_none(tmp_path)
 
 # -- files that do not work --------------------------------------------------------------------
 
-SECTIONS = "name, data, space, training, search, objectives, constraints, device"
+SECTIONS = "name, data, space, training, search, objectives, constraints, focus, device"
 REFUSED = {
     "an unknown section": ("serch: {}", "serch is not known; did you mean search? Allowed: " + SECTIONS),
+    "a setting without its section": (
+        "epochs: 3",
+        "epochs is no section, but a setting of one: training.epochs",
+    ),
+    "a setting of two sections": ("seed: 3", "seed is no section, but a setting of one: "),
     "a misspelt key": ("training: {epoch: 3}", "training.epoch is not known; did you mean epochs? Allowed: "),
     "a key that is no word": ("training: {1: 2}", "training.1 is not known; Allowed: epochs, "),
     "text for an integer": ("search: {budget: many}", "search.budget is 'many'; it must be an integer"),
@@ -191,6 +221,41 @@ REFUSED = {
         "constraints.bytes.maximum is not known; did y",
     ),
     "constraints as a list": ("constraints: [bytes]", "constraints is ['bytes']; write for example"),
+    "a focus without its unit": (
+        "focus: {latency: [1, 3]}",
+        "focus.latency is not known; did you mean latency_ms? Allowed: accuracy, latency_ms",
+    ),
+    "a focus on what is no objective": ("focus: {macs: [1k, 3k]}", "focus.macs is not known; Allowed: accu"),
+    "a focus as a list": ("focus: [1, 3]", "focus is [1, 3]; write for example focus: {latency_ms: [1, 3]}"),
+    "a focus with one end": ("focus: {latency_ms: [1]}", "focus.latency_ms is [1]; write the two ends"),
+    "a focus without ends": (
+        "focus: {latency_ms: [0, null]}",
+        "focus.latency_ms is [0, None]; write the two",
+    ),
+    "a focus like a constraint": (
+        "focus: {latency_ms: {max: 2}}",
+        "focus.latency_ms is {'max': 2}; write the",
+    ),
+    "a focus upside down": (
+        "focus: {latency_ms: [3, 1]}",
+        "focus.latency_ms is [3, 1]; the first end must be below the second",
+    ),
+    "a focus of words": ("focus: {latency_ms: [1, far]}", "focus.latency_ms is 'far'; it must be a number"),
+    "a focus in shares": (
+        "focus: {accuracy: [0.8, 0.9]}",
+        "focus.accuracy is [0.8, 0.9]; accuracy is in perc",
+    ),
+    "no time": ("search: {seconds: 0}", "search.seconds is 0.0; it must be above 0, or left out"),
+    "time without end": ("search: {seconds: .inf}", "search.seconds is inf; it must be"),
+    "no plateau": ("search: {plateau: 0}", "search.plateau is 0; it must be at least 1 candidate"),
+    "a start that is no run": (
+        "search: {start_from: [digits]}",
+        "search.start_from is ['digits']; it must be",
+    ),
+    "a start of a misspelt key": (
+        "search: {start_from: {runs: a}}",
+        "search.start_from.runs is not known; did",
+    ),
     "an unknown device": (
         "device: onnxruntime_cpu",
         "device.name 'onnxruntime_cpu' is not known; did you mean onnxruntime-cpu?",
@@ -255,7 +320,7 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
     [
         ("search.budget", "-o search.budget: write it as section.setting=value, such as search.budget=64"),
         ("search.budgt=3", "search.budgt is not known; did you mean budget? Allowed: budget, searcher, seed"),
-        ("budget=3", "budget is not known"),
+        ("budget=3", "budget is no section, but a setting of one: search.budget"),
         ("objectives.first=3", "-o objectives.first=3: objectives is no section"),
         ("search.budget={", "-o search.budget={: not valid YAML"),
         ("space.stages=[]", "-o space.stages=[]: space is 'tiny', which changes as a whole"),

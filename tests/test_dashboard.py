@@ -464,6 +464,17 @@ def test_a_run_that_took_over_a_name_does_not_take_over_candidates(digits):
     assert reader.candidates(another) == []
 
 
+def test_values_that_candidates_got_when_the_run_was_extended_are_read(digits):
+    reader = Reader(digits)
+    reader.candidates(LIMITED)
+    digits.complete_candidate("digits", replace(C, values={"bytes": 5.0}))
+    extended = replace(
+        LIMITED, objectives=(*LIMITED.objectives, Objective("bytes", "bytes", "B", "minimize"))
+    )
+
+    assert reader.candidates(extended)[2].values["bytes"] == 5.0
+
+
 def callback(app, output):
     """The function behind a callback, by one of its outputs."""
     [found] = [entry["callback"] for name, entry in app.callback_map.items() if output in name]

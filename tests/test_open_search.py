@@ -12,6 +12,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from random import Random
 
@@ -414,6 +415,20 @@ def test_ten_failures_in_a_row_end_the_search_with_the_last_reason_and_keep_the_
         ({"constraints": {"latency_ms": {"min": 3, "max": 2}}}, "min 3 is above max 2"),
         ({"searcher": "nsga22"}, "search.searcher 'nsga22' is not known; did you mean nsga2?"),
         ({"budget": 0}, "search.budget is 0"),
+        ({"seconds": 0}, "search.seconds is 0; it must be above 0"),
+        ({"seconds": "60"}, "search.seconds is '60'; it must be above 0"),
+        ({"plateau": 2.5}, "search.plateau is 2.5; it must be at least 1 candidate"),
+        ({"plateau": 0}, "search.plateau is 0; it must be at least 1 candidate"),
+        ({"focus": {"latency": [1, 3]}}, "focus.latency is not known; did you mean latency_ms?"),
+        (
+            {"focus": {"latency_ms": [3, 1]}},
+            "focus: latency_ms is [3, 1]; write its two ends, such as [1, 3]",
+        ),
+        ({"focus": {"latency_ms": [None, None]}}, "focus: latency_ms is [None, None]; write its two ends"),
+        ({"focus": [1, 3]}, "focus is [1, 3]; write for example"),
+        ({"start_from": "other"}, "start_from is 'other'; give architectures, such as [found.architecture("),
+        ({"start_from": [3]}, "start_from holds 3, which is no architecture of the space six"),
+        ({"start_from": [{"a": 1}]}, "the architecture decides a; the space six decides a, b"),
         ({"name": "a/b", "store": "nas.db"}, "use letters, digits, dots"),
     ],
 )
@@ -493,7 +508,9 @@ def test_an_open_store_stays_open(tmp_path):
     [
         ({"seed": 1}, "another searcher or seed"),
         ({"searcher": "random"}, "another searcher or seed"),
-        ({"space": CategoricalSpace({"a": [1, 2]}, name="six")}, "another space"),
+        ({"start_from": [dict.fromkeys("abcdef", 1)]}, "another start"),
+        ({"focus": {"latency_ms": [1, 2]}}, "another focus"),
+        ({"extend": True, "space": CategoricalSpace({"a": [1, 2]}, name="six")}, "another space"),
         ({"goals": {"accuracy": "minimize", "latency_ms": "minimize"}}, "other objectives"),
         ({"constraints": {"latency_ms": {"max": 3}}}, "other constraints"),
     ],
@@ -507,6 +524,151 @@ def test_a_name_belongs_to_one_search(change, said, tmp_path):
         len(found_by(**{"budget": 4, "store": tmp_path / "nas.db", "name": "other", **change}).candidates)
         <= 4
     )
+
+
+def test_a_search_says_what_ended_it_and_so_does_its_run(tmp_path, capsys):
+    store, pair = tmp_path / "nas.db", CategoricalSpace({"a": [1, 2], "b": [1, 2]}, name="pair")
+    constant = {"function": lambda a: {"accuracy": 1.0, "latency_ms": 1.0}}
+    ended = [
+        found_by(store=store, budget=4).ended,
+        found_by(store=store, budget=40, plateau=16, name="flat", **constant).ended,
+        found_by(store=store, seconds=1e-9, name="late").ended,
+        found_by(store=store, space=pair, function=lambda a: {"accuracy": a["a"], "latency_ms": 1}).ended,
+    ]
+
+    with Store(f"sqlite:///{store}", create=False) as kept:
+        assert [kept.run(name).message for name in ("six", "flat", "late", "pair")] == ended
+        counts = [kept.count_candidates(name) for name in ("six", "flat", "late", "pair")]
+    assert ended == [
+        "its budget is spent",
+        "plateau: the last 16 candidates raised the hypervolume by less than 0.1%",
+        "its seconds are spent",
+        "the space has nothing left",
+    ]
+    assert counts == [4, 32, 1, 4]
+    assert main(["report", "flat", "--store", f"sqlite:///{store}"]) == 0
+    assert "flat: finished (plateau: the last 16 candidates raised" in capsys.readouterr().out
+
+
+def test_the_seconds_of_all_sittings_count(tmp_path):
+    def slow(architecture):
+        time.sleep(0.02)
+        return evaluate(architecture)
+
+    store = tmp_path / "nas.db"
+    first = found_by(function=slow, store=store, budget=60, seconds=0.1)
+    known = len(first.candidates)
+    again = found_by(function=slow, store=store, budget=60, seconds=0.1)
+    more = found_by(function=slow, store=store, budget=known + 3, seconds=1e6)
+
+    assert 1 <= known <= 5 and keys(again) == keys(first)
+    assert keys(more) == keys(found_by(budget=known + 3))
+    with Store(f"sqlite:///{store}", create=False) as kept:
+        [leg] = kept.legs("six")
+    assert leg.seconds > 0.1 + 3 * 0.02
+
+
+@pytest.mark.parametrize("searcher", ["nsga2", "random"])
+def test_an_extended_run_that_is_killed_and_called_again_is_an_uninterrupted_one(searcher, tmp_path):
+    stores = [str(tmp_path / name) for name in ("undisturbed.db", "killed.db")]
+    for store in stores:
+        found_by("regularised_evolution", 20, store=store)
+    undisturbed = found_by(searcher, 48, store=stores[0], extend=True)
+    extended = KILLED.replace("quiet=True", "quiet=True, extend=True")
+
+    for lives in (0, 5, 12):
+        done = run_script(extended, stores[1], str(lives), searcher)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    found = found_by(searcher, 48, store=stores[1])
+
+    assert [(one.key, one.values) for one in found.candidates] == [
+        (one.key, one.values) for one in undisturbed.candidates
+    ]
+    assert keys(found)[:20] == keys(found_by("regularised_evolution", 20))
+    assert len(set(keys(found))) == 48
+
+
+def test_another_objective_is_measured_of_the_stored_candidates_first(tmp_path, capsys):
+    store, evaluated = tmp_path / "nas.db", []
+    before = found_by(budget=20, store=store)
+
+    def energetic(architecture):
+        evaluated.append(architecture.key)
+        return {"accuracy": 0.0, "latency_ms": 0.0, "energy_mJ": float(architecture["a"])}
+
+    goals = {"accuracy": "maximize", "energy_mJ": "minimize"}
+    limits = {"latency_ms": {"max": 5.0}}
+    asked = {"function": energetic, "goals": goals, "constraints": limits, "store": store, "extend": True}
+    found = found_by("random", 26, **asked)
+
+    assert evaluated[:20] == keys(before) and evaluated == keys(found)
+    for one, was in zip(found.candidates, before.candidates, strict=False):  # what was measured stays
+        assert one.values == {**was.values, "energy_mJ": found.architecture(one)["a"]}
+    with Store(f"sqlite:///{store}", create=False) as kept:
+        run = kept.run("six")
+        assert [leg.known for leg in kept.legs("six")] == [0, 20]
+    assert (run.objectives, run.constraints) == (found.objectives, found.constraints)
+    assert {one.key for one in found.front} <= set(keys(found))
+    assert main(["report", "six", "--store", f"sqlite:///{store}"]) == 0
+    said = capsys.readouterr().out
+    assert "candidates 1-20 by nsga2 (seed 0; accuracy, latency_ms), 21-26 by random (seed 0; " in said
+
+
+def test_an_objective_that_cannot_be_measured_afterwards_costs_no_candidate(tmp_path):
+    store, goals = tmp_path / "nas.db", {**GOALS, "energy": "minimize"}
+    before = found_by(budget=20, store=store)
+
+    with pytest.raises(
+        SearchFailed, match="the candidates of six lack energy, and 10 evaluations in a row failed"
+    ):
+        found_by(budget=20, store=store, goals=goals, extend=True)
+
+    assert found_by(budget=20, store=store).candidates == before.candidates
+
+    def mostly(architecture):
+        return {**evaluate(architecture), **({} if architecture["a"] == 1 else {"energy": 1.0})}
+
+    found = found_by(budget=20, store=store, goals=goals, function=mostly, extend=True)
+    wrong = [one for one in found.candidates if found.architecture(one)["a"] == 1]
+    assert wrong and [one.key for one in found.candidates if one.error] == [one.key for one in wrong]
+
+
+def test_what_came_to_nothing_is_no_leg(tmp_path):
+    store = tmp_path / "nas.db"
+    found_by(budget=20, store=store)
+
+    assert len(found_by("random", 20, store=store, extend=True).candidates) == 20
+    back = found_by(budget=30, store=store, extend=True)
+
+    assert keys(back) == keys(found_by(budget=30))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_search_starts_from_architectures_of_another(kept, tmp_path):
+    before = found_by(budget=60, seed=3)
+    start = [before.architecture(one) for one in before.front]
+    given = [dict(start[0]), *start]
+
+    found = found_by(budget=40, start_from=given, store=tmp_path / "nas.db" if kept else None)
+
+    assert keys(found)[: len(start)] == [one.key for one in start]
+    reference = {"accuracy": 0.0, "latency_ms": 20.0}
+    assert found.hypervolume(reference) >= before.hypervolume(reference)
+
+
+def test_the_focus_draws_the_search_and_takes_nothing_off_the_front():
+    def inside(found) -> int:
+        return sum(3 <= one.values["latency_ms"] <= 4 for one in found.candidates)
+
+    plain, focused = found_by(budget=100), found_by(budget=100, focus={"latency_ms": [3, 4]})
+
+    assert inside(focused) > 1.5 * inside(plain)
+    assert any(not 3 <= one.values["latency_ms"] <= 4 for one in focused.front)
+    loop = ask_tell(SIX, GOALS, "nsga2", focus={"latency_ms": [3, 4]})
+    while len(loop.found.candidates) < 100:
+        for one in loop.ask(100 - len(loop.found.candidates)):
+            loop.tell(one, evaluate(one))
+    assert keys(loop.found) == keys(focused)
 
 
 def test_a_run_of_an_experiment_file_is_not_gone_on_with(tiny_run):
@@ -621,7 +783,10 @@ def test_the_report_lists_the_front_with_its_decisions(shown, capsys):
     assert main(["report", "six", "--store", shown]) == 0
     said = capsys.readouterr().out
 
-    assert "six: finished; 40 candidates" in said and "constraints: latency_ms at most 7" in said
+    assert (
+        "six: finished (its budget is spent); 40 candidates" in said
+        and "constraints: latency_ms at most 7" in said
+    )
     assert "latency (ms)" in said and "accuracy  " in said and "0.7" in said and ", f " in said
     assert "KeyError: 'kernel'" in said
     assert main(["report", "six", "--json", "--store", shown]) == 0

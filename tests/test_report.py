@@ -211,7 +211,7 @@ def test_without_a_name_it_lists_the_runs(tiny_run, capsys):
         {
             "run": "tiny",
             "status": "finished",
-            "message": "",
+            "message": "its budget is spent",
             "candidates": 20,
             "created": created,
             "objectives": ["accuracy", "latency_ms"],

@@ -15,7 +15,17 @@ from sqlalchemy import create_engine, inspect
 
 from nas.storage import schema
 from nas.storage.migrations import BOOKS, migrate
-from nas.storage.records import Candidate, Constraint, Export, Latency, Objective, Run, TrainingPoint, Trial
+from nas.storage.records import (
+    Candidate,
+    Constraint,
+    Export,
+    Latency,
+    Leg,
+    Objective,
+    Run,
+    TrainingPoint,
+    Trial,
+)
 from nas.storage.store import Store
 
 ACCURACY = Objective("accuracy", "accuracy", "%", "maximize")
@@ -89,6 +99,20 @@ def test_only_what_is_given_is_updated_and_facts_are_added(store):
     run = store.run("digits")
     assert (run.status, run.message) == ("failed", "no space left")
     assert run.facts == {"torch": "2.14.0", "seed": "1"}
+
+
+def test_an_extended_run_has_its_new_goals_and_the_legs_that_still_stand(store):
+    first, second = Leg(0, ("[1]", "[2]"), '{"seed": 0}', 1.5), Leg(4, (), '{"seed": 1}')
+    other = replace(DIGITS, experiment='{"seed": 1}', objectives=(ACCURACY,), constraints=())
+    store.extend_run(DIGITS, first)
+
+    store.extend_run(other, second)
+    store.note_seconds("digits", second, 2.5)
+
+    assert store.legs("digits") == [first, replace(second, seconds=2.5)]
+    assert replace(store.run("digits"), updated="") == replace(other, updated="")
+    store.extend_run(DIGITS, first)  # the second came to nothing
+    assert store.legs("digits") == [first]
 
 
 def test_a_renamed_run_keeps_everything(store):
@@ -167,6 +191,30 @@ def test_a_run_records_an_architecture_once(store):
     with pytest.raises(AssertionError, match="k1 of run digits is recorded already, as number 1"):
         store.add_candidate("digits", candidate("k1"))
     assert store.count_candidates("digits") == 1
+
+
+def test_what_a_candidate_lacks_is_added_and_what_it_has_stays(store):
+    before = store.add_candidate("digits", candidate("k1", values={"accuracy": 90.0}, seconds=1.0))
+    more = candidate("k1", intervals={"latency_ms": (1.1, 1.2)}, latency=TIMED, seconds=2.0)
+
+    store.complete_candidate("digits", more)
+
+    assert store.candidate("digits", "k1") == replace(
+        before,
+        values={"accuracy": 90.0, "latency_ms": 1.15, "macs": 12_345_678.0},
+        intervals={"latency_ms": (1.1, 1.2)},
+        latency=TIMED,
+        seconds=3.0,
+    )
+
+
+def test_a_candidate_whose_lack_cannot_be_measured_has_failed(store):
+    store.add_candidate("digits", candidate("k1"))
+
+    store.complete_candidate("digits", Candidate("k1", "{}", error="OSError: no board"))
+
+    [found] = store.candidates("digits")
+    assert (found.error, found.values["accuracy"]) == ("OSError: no board", 91.25)
 
 
 def test_a_value_that_is_no_number_stays_none(store):
@@ -339,10 +387,10 @@ def version(url):
     return number, noted
 
 
-def test_an_older_store_is_read_as_it_is_and_has_no_trials(old_url):
+def test_an_older_store_is_read_as_it_is_and_has_neither_trials_nor_legs(old_url):
     with Store(old_url, create=False) as store:
         runs, candidates, points, exports = contents(store)
-        assert store.trials("digits") == []
+        assert store.trials("digits") == store.legs("digits") == []
 
     assert runs == [replace(DIGITS, created="2026-11-20T10:00:00+00:00", updated="")]
     [found] = candidates
@@ -367,7 +415,7 @@ def test_an_older_store_is_brought_to_today_when_it_is_opened_to_write_and_nothi
         assert reader.trials("digits") == [TRIAL]  # a reader of before sees what is added now
     assert version(old_url) == (schema.SCHEMA_VERSION, f"{schema.SCHEMA_VERSION:04}")
     [said] = [record.getMessage() for record in caplog.records]
-    assert "was of version 1 and is of version 2 now" in said
+    assert f"was of version 1 and is of version {schema.SCHEMA_VERSION} now" in said
 
     caplog.clear()
     with Store(old_url) as store:
@@ -436,7 +484,7 @@ def test_stores_that_many_open_at_once_are_migrated_once(old_url):
 
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(opened, range(12))) == [1] * 12
-    assert version(old_url) == (2, "0002")
+    assert version(old_url) == (schema.SCHEMA_VERSION, f"{schema.SCHEMA_VERSION:04}")
 
 
 # -- opening -----------------------------------------------------------------------------------
@@ -469,7 +517,8 @@ def test_a_store_of_a_later_schema_version_is_left_alone(tmp_path, url):
 
     for create in (True, False):
         with pytest.raises(
-            ValueError, match="has schema version 99, this paretoshift writes 2; open it with"
+            ValueError,
+            match=f"has schema version 99, this paretoshift writes {schema.SCHEMA_VERSION}; open it with",
         ):
             Store(url, create)
 

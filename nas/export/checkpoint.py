@@ -228,7 +228,7 @@ def _validation_accuracy(
         raise VerificationFailed(
             f"{candidate.key} classifies {accuracy:.2f} % of the validation images, the search recorded "
             f"{recorded:.2f} %: the supernet in {run.folder} is not the one that was searched; restore it, or "
-            "start over with --fresh"
+            "start over with `nas run --fresh`"
         )
     return accuracy
 

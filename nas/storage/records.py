@@ -195,7 +195,7 @@ class Run:
     constraints: tuple[Constraint, ...]
     folder: str  # where its supernet and exports are
     status: RunStatus = "created"
-    message: str = ""  # why it failed, or what it waits for
+    message: str = ""  # why it failed, or what ended its search
     created: str = field(default_factory=now)
     updated: str = field(default_factory=now)
     facts: Mapping[str, str] = field(default_factory=dict)  # versions, machine, data fingerprint, seeds
@@ -211,10 +211,29 @@ class Run:
         no supernet, no images and nothing to export."""
         return json.loads(self.experiment).get("evaluator")
 
+    @cached_property
+    def focus(self) -> tuple[Constraint, ...]:
+        """The region that its search attends to; candidates outside are as good as others."""
+        return tuple(Constraint(**one) for one in json.loads(self.experiment).get("focus", ()))
+
     @property
     def unit(self) -> str:
         """Of its resolutions: pixels of an image, samples of a signal."""
         return "px" if self.dims == 2 else "samples"
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stretch of a run's search with one searcher and one set of goals.
+
+    Its searcher is told of the first `known` candidates of the run, then `start` is evaluated, then it is asked.
+    """
+
+    known: int = 0  # candidates when it began; no two legs of a run have as many
+    start: tuple[str, ...] = ()  # architectures, as JSON
+    settings: str = "{}"  # searcher, seed, start_from, objectives, constraints and focus, as JSON
+    seconds: float = 0.0  # of wall clock, all sittings together
+    created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True)

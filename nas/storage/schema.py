@@ -39,7 +39,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT = 30  # seconds of waiting for others that write to an SQLite file
 
 tables = MetaData()
@@ -180,6 +180,16 @@ trial_values = Table(
     Column("key", Text, primary_key=True),
     Column("value", Double),  # NULL: not a number
     ForeignKeyConstraint(["run_id", "number"], ["trials.run_id", "trials.number"], ondelete="CASCADE"),
+)
+
+legs = Table(
+    "legs",
+    tables,
+    *_of_run(Column("known", Integer, primary_key=True)),
+    Column("start", Text, nullable=False),  # JSON, a list of architectures
+    Column("settings", Text, nullable=False),  # JSON
+    Column("seconds", Double, nullable=False),
+    Column("created", Text, nullable=False),
 )
 
 

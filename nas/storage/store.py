@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from nas.storage.records import (
     Constraint,
     Export,
     Latency,
+    Leg,
     Objective,
     Run,
     RunStatus,
@@ -42,6 +44,7 @@ from nas.storage.schema import (
     candidates,
     exports,
     latencies,
+    legs,
     measurements,
     runs,
     training_values,
@@ -93,12 +96,7 @@ class Store:
                     f"there is a run named '{run.name}' in the store {self.url}; choose another name"
                 )
             run_id = connection.scalar(insert(runs).values(own).returning(runs.c.id))
-            for table, records in (
-                (schema.objectives, run.objectives),
-                (schema.constraints, run.constraints),
-            ):
-                rows = [{"run_id": run_id, "position": i, **asdict(one)} for i, one in enumerate(records)]
-                _insert(connection, table, rows)
+            _put_goals(connection, run_id, run)
             _add_facts(connection, run_id, run.facts)
 
     def update_run(
@@ -115,6 +113,33 @@ class Store:
             if changed:
                 connection.execute(update(runs).where(runs.c.id == run_id).values(changed))
             _add_facts(connection, run_id, facts or {})
+
+    def extend_run(self, run: Run, leg: Leg) -> None:
+        """Change what is asked of the run of that name (its experiment, objectives, constraints), and add the leg of
+        its search; legs that began with as many candidates, or with more, are dropped."""
+        with self._write_run(run.name) as (connection, run_id):
+            asked = update(runs).where(runs.c.id == run_id).values(experiment=run.experiment)
+            connection.execute(asked)
+            _put_goals(connection, run_id, run)
+            connection.execute(delete(legs).where(legs.c.run_id == run_id, legs.c.known >= leg.known))
+            row = {**asdict(leg), "start": json.dumps(leg.start)}
+            _insert(connection, legs, [{"run_id": run_id, **row}])
+
+    def legs(self, run: str) -> list[Leg]:
+        """The legs of a run's search, in order; none before it was searched, or by an earlier version."""
+        with self._read() as connection:
+            run_id = _run_id(connection, run)
+            if not schema.has(connection, legs):
+                return []
+            columns = [legs.c[field.name] for field in fields(Leg)]
+            rows = connection.execute(select(*columns).where(legs.c.run_id == run_id).order_by(legs.c.known))
+            return [Leg(**{**row, "start": tuple(json.loads(row["start"]))}) for row in rows.mappings()]
+
+    def note_seconds(self, run: str, leg: Leg, seconds: float) -> None:
+        """Keep how long a leg has taken, in seconds of wall clock."""
+        with self._write_run(run) as (connection, run_id):
+            this = (legs.c.run_id == run_id) & (legs.c.known == leg.known)
+            connection.execute(update(legs).where(this).values(seconds=seconds))
 
     def rename_run(self, old: str, new: str, folder: str | None = None) -> None:
         """Give a run another name and, with its exports, another folder if one is given."""
@@ -160,6 +185,21 @@ class Store:
             if candidate.latency is not None:
                 _insert(connection, latencies, [place | {"record": candidate.latency.to_json()}])
         return replace(candidate, number=number)
+
+    def complete_candidate(self, run: str, measured: Candidate) -> None:
+        """Add the values that a candidate had not been measured in; those that it has stay. If these could not be
+        measured, it has failed from now on."""
+        with self._write_run(run) as (connection, run_id):
+            known = _candidates(connection, run_id, candidates.c.key == measured.key, with_latency=True)
+            assert known, f"run {run} has no candidate {measured.key}"
+            place = {"run_id": run_id, "number": known[0].number}
+            changed = {"error": measured.error, "seconds": known[0].seconds + measured.seconds}
+            this = (candidates.c.run_id == run_id) & (candidates.c.number == known[0].number)
+            connection.execute(update(candidates).where(this).values(changed))
+            rows = [row for row in _measurement_rows(measured) if row["key"] not in known[0].values]
+            _insert(connection, measurements, [place | row for row in rows])
+            if measured.latency is not None and known[0].latency is None:
+                _insert(connection, latencies, [place | {"record": measured.latency.to_json()}])
 
     def candidates(self, run: str, after: int = 0, with_latency: bool = False) -> list[Candidate]:
         """The candidates whose number is above `after`, in order; latency records only if asked for."""
@@ -329,6 +369,14 @@ def _move(connection: Connection, run_id: int, folder: str) -> None:
         if Path(place).is_relative_to(before):
             moved = str(Path(folder) / Path(place).relative_to(before))
             connection.execute(update(exports).where(exports.c.id == export_id).values(folder=moved))
+
+
+def _put_goals(connection: Connection, run_id: int, run: Run) -> None:
+    """Write the objectives and constraints of a run in place of those that it has."""
+    for table, records in ((schema.objectives, run.objectives), (schema.constraints, run.constraints)):
+        connection.execute(delete(table).where(table.c.run_id == run_id))
+        rows = [{"run_id": run_id, "position": i, **asdict(one)} for i, one in enumerate(records)]
+        _insert(connection, table, rows)
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[Mapping]) -> None:
