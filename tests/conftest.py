@@ -12,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests are many small pieces of work
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("COLUMNS", None)  # which pytest-xdist sets: tables would be as narrow as somebody's terminal
 
 import pytest
 

@@ -204,6 +204,12 @@ def test_the_tab_of_a_run_leads_to_its_hardware(tab, site, tiny_run):
     expect(
         tab.locator("#hardware-panels .js-plotly-plot >> nth=0 >> .scatterlayer .trace path.point")
     ).to_have_count(20)
-    for width in (1400, 420):
-        tab.set_viewport_size({"width": width, "height": 900})
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_the_hardware_of_a_run_is_no_wider_than_the_window(tab, site, tiny_run, width):
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.goto(f"{site}/run/{tiny_run.name}/hardware")
+    expect(tab.locator("#hardware-panels .scatterlayer").first).to_be_attached()
+
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
