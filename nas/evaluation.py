@@ -72,9 +72,8 @@ class Bench:
         }
         self.validation_labels = torch.from_numpy(splits.validation.labels).to(where)
         self._resized: dict[tuple[str, tuple[int, ...]], Tensor] = {}
-        self.part_costs: dict[
-            Hashable, np.ndarray
-        ] = {}  # of `nas.prefix_tree`: a part costs the same in any subnet
+        # of `nas.prefix_tree`: a part costs the same in any subnet
+        self.part_costs: dict[Hashable, np.ndarray] = {}
         self._counted: tuple[nn.Module | None, np.ndarray] = None, np.empty(0)
 
     def calibration_images(self, shape: tuple[int, ...]) -> Tensor:

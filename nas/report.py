@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -81,8 +82,6 @@ def print_legs(legs: Sequence[Leg], candidates: int) -> None:
 
 def legs_as_json(legs: Sequence[Leg]) -> list[dict[str, Any]]:
     """The legs of a search without the architectures that they started from."""
-    import json
-
     return [
         {"known": leg.known, "seconds": leg.seconds, "created": leg.created, **json.loads(leg.settings)}
         for leg in legs
@@ -90,8 +89,6 @@ def legs_as_json(legs: Sequence[Leg]) -> list[dict[str, Any]]:
 
 
 def _searcher_of(leg: Leg) -> str:
-    import json
-
     settings = json.loads(leg.settings)
     searcher = settings["searcher"]
     name = searcher if isinstance(searcher, str) else searcher["name"]
@@ -180,8 +177,6 @@ def exports_as_json(exports: Sequence[Export]) -> list[dict[str, Any]]:
 
 
 def candidate_as_json(candidate: Candidate) -> dict[str, Any]:
-    import json
-
     return {
         "candidate": candidate.key,
         "number": candidate.number,

@@ -40,14 +40,6 @@ SHAPE = (16, 24, 24)
 PEAKS = Peaks({}, operations_per_ms=1e8, stream=((2**19, 4e7), (2**28, 1e7)), measured_at="2026-11-21")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def folder_of_peaks(tmp_path_factory):
-    """Peaks are measured once for all tests here, and not for the user."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PARETOSHIFT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def run(tiny_run, tmp_path_factory):
     return copy_of(tiny_run, tmp_path_factory.mktemp("explained") / "copy")

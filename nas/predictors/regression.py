@@ -16,11 +16,8 @@ import numpy as np
 
 STEPS = 40  # of the optimiser of the variances
 CONSTANT = 100.0  # variance of the intercept, in squares of the median: hardly penalised
-NOISE = (
-    0.03,
-    1.0,
-)  # of what is not explained: the relative deviation expected, and the width of the prior of its log
-VARIANCE = (0.1, 2.0)  # of a group of coefficients, likewise
+NOISE = 0.03, 1.0  # of what is not explained: relative deviation expected, and width of the prior of its log
+VARIANCE = 0.1, 2.0  # of a group of coefficients, likewise
 LEAST_NOISE = 1e-3
 
 
