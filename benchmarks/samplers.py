@@ -2,6 +2,7 @@
 
     python benchmarks/samplers.py pilot --data-dir DIR --folder OUT    # alone on the machine: it times steps
     python benchmarks/samplers.py train --data-dir DIR --folder OUT [--steps 1500] [--seeds 3] [--processes 2]
+        [--samplers uniform shift] [--equal steps] [--test-images 10000]
     python benchmarks/samplers.py alone --data-dir DIR --folder OUT [--seeds 2] [--processes 2]
     python benchmarks/samplers.py table --folder OUT
 
@@ -64,7 +65,7 @@ SAMPLERS = {
 EQUAL = ("steps", "macs", "seconds")
 BINS, PER_BIN = 8, 4
 BATCH = 64
-TEST_IMAGES, CALIBRATION_IMAGES = 2000, 512
+CALIBRATION_IMAGES = 512
 PILOT_ROUNDS, PILOT_STEPS = 2, 100
 
 SKELETON = {
@@ -134,13 +135,15 @@ def train_supernet(
     return supernet
 
 
-def accuracies(supernet: Supernet, architectures: tuple[Architecture, ...], data: str) -> list[float]:
+def accuracies(
+    supernet: Supernet, architectures: tuple[Architecture, ...], data: str, test_images: int
+) -> list[float]:
     """Of each architecture on test images, in percent, with batch-norm statistics of its own."""
     splits = splits_of(data)
     test = splits.read_test("benchmarks/samplers.py compares samplers, not architectures")
     calibration = normalize(splits.calibration.images[:CALIBRATION_IMAGES], splits.mean, splits.std)
-    images = normalize(test.images[:TEST_IMAGES], splits.mean, splits.std)
-    labels = torch.from_numpy(test.labels[:TEST_IMAGES])
+    images = normalize(test.images[:test_images], splits.mean, splits.std)
+    labels = torch.from_numpy(test.labels[:test_images])
     found = []
     for architecture in architectures:
         subnet = channels_last(supernet.export(architecture)).eval()
@@ -199,20 +202,22 @@ def timed(training: Callable[..., Supernet]) -> Timed:
 # -- trainings ---------------------------------------------------------------------------------
 
 
-def jobs(folder: Path, steps: int, seeds: int) -> Iterator[tuple[str, str, int, int]]:
+def jobs(
+    folder: Path, steps: int, seeds: int, samplers: list[str], equals: list[str]
+) -> Iterator[tuple[str, str, int, int]]:
     """(sampler, what is equal, steps, seed) of every training."""
     cost = json.loads((folder / "pilot.json").read_text())["steps"]
     for seed in range(seeds):
-        for name in SAMPLERS:
-            for equal in EQUAL if name != "uniform" else EQUAL[:1]:
+        for name in samplers:
+            for equal in equals if name != "uniform" else EQUAL[:1]:
                 ratio = 1.0 if equal == "steps" else cost["uniform"][equal] / cost[name][equal]
                 yield name, equal, max(1, round(steps * ratio)), seed
 
 
-def train_one(folder: Path, data: str, name: str, equal: str, steps: int, seed: int) -> str:
+def train_one(folder: Path, data: str, test_images: int, name: str, equal: str, steps: int, seed: int) -> str:
     torch.set_num_threads(1)
     trained = timed(partial(train_supernet, space_of(), SAMPLERS[name], steps, seed, data))
-    found = accuracies(trained.supernet, subnets(), data)
+    found = accuracies(trained.supernet, subnets(), data, test_images)
     _write(
         _file(folder, name, equal, seed),
         {
@@ -221,18 +226,25 @@ def train_one(folder: Path, data: str, name: str, equal: str, steps: int, seed: 
             "seconds": trained.seconds,
             "macs": trained.macs,
             "loss": trained.loss,
+            "test_images": test_images,
             "accuracies": found,
         },
     )
     return f"{name}, equal {equal}, seed {seed}: {steps} steps, {trained.seconds:.0f} s, mean {np.mean(found):.2f} %"
 
 
-def alone_one(folder: Path, data: str, number: int, steps: int, seed: int) -> str:
+def alone_one(folder: Path, data: str, test_images: int, number: int, steps: int, seed: int) -> str:
     torch.set_num_threads(1)
     space, architecture = only(space_of(), subnets()[number]), subnets()[number]
     trained = timed(partial(train_supernet, space, "uniform", steps, seed, data))
-    [found] = accuracies(trained.supernet, (architecture,), data)
-    content = {"machine": machine(), "steps": steps, "seconds": trained.seconds, "accuracy": found}
+    [found] = accuracies(trained.supernet, (architecture,), data, test_images)
+    content = {
+        "machine": machine(),
+        "steps": steps,
+        "seconds": trained.seconds,
+        "test_images": test_images,
+        "accuracy": found,
+    }
     _write(_alone_file(folder, number, seed), content)
     return f"subnet {number} alone, seed {seed}: {trained.seconds:.0f} s, {found:.2f} %"
 
@@ -254,15 +266,16 @@ def table(folder: Path, seeds: int) -> None:
         if (found := _results(folder, name, "steps" if name == "uniform" else equal, seeds))
     }
     costs = table_of().of(subnets())[:, 0] / 1e6
-    first = next(iter(results.values()))[0]["machine"]
-    print(f"{first}; {len(subnets())} architectures, {TEST_IMAGES} test images\n")
+    first = next(iter(results.values()))[0]
+    print(f"{first['machine']}; {len(subnets())} architectures, {first['test_images']} test images\n")
     print(f"Cheapest {costs[-2]:.2f}, dearest {costs[-1]:.2f} MMACs; bins up to {_bin_ends(costs)} MMACs.\n")
-    for equal in EQUAL:
+    measured = [equal for equal in EQUAL if any(name != "uniform" and one == equal for name, one in results)]
+    for equal in measured:
         print(f"## At equal {EQUAL_WORDS[equal]}\n")
         _print_curves({name: found for (name, one), found in results.items() if one == equal})
     alone = _alone(folder, seeds)
     if alone is not None:
-        for equal in EQUAL:
+        for equal in measured:
             print(f"## Ranking, at equal {EQUAL_WORDS[equal]}\n")
             _print_ranking(
                 {name: found for (name, one), found in results.items() if one == equal}, alone, costs
@@ -384,16 +397,19 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--equal", nargs="+", choices=EQUAL, default=EQUAL)
+    parser.add_argument("--test-images", type=int, default=2000)
     args = parser.parse_args()
     if args.command == "pilot":
         pilot(args.folder, args.data_dir)
     elif args.command == "train":
-        todo = list(jobs(args.folder, args.steps, args.seeds))
+        todo = list(jobs(args.folder, args.steps, args.seeds, args.samplers, args.equal))
         todo = [one for one in todo if not _file(args.folder, one[0], one[1], one[3]).is_file()]
-        in_parallel(partial(train_one, args.folder, args.data_dir), todo, args.processes)
+        in_parallel(partial(train_one, args.folder, args.data_dir, args.test_images), todo, args.processes)
     elif args.command == "alone":
         todo = [(number, args.steps, seed) for seed in range(args.seeds) for number in range(BINS * PER_BIN)]
         todo = [one for one in todo if not _alone_file(args.folder, one[0], one[2]).is_file()]
-        in_parallel(partial(alone_one, args.folder, args.data_dir), todo, args.processes)
+        in_parallel(partial(alone_one, args.folder, args.data_dir, args.test_images), todo, args.processes)
     else:
         table(args.folder, args.seeds)

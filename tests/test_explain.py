@@ -338,7 +338,8 @@ def _intensity(graph) -> float:
     return 2 * graph.macs / graph.moved(whole(graph))
 
 
-def test_peaks_are_measured_once_for_a_processor_runtime_threads_and_precision(monkeypatch):
+def test_peaks_are_measured_once_for_a_processor_runtime_threads_and_precision(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARETOSHIFT_CACHE", str(tmp_path))
     there = device({"name": "onnxruntime-cpu", **QUICK})
     found = peaks.peaks_of(there)
     measured = []
