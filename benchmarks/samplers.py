@@ -2,16 +2,18 @@
 
     python benchmarks/samplers.py pilot --data-dir DIR --folder OUT    # alone on the machine: it times steps
     python benchmarks/samplers.py train --data-dir DIR --folder OUT [--steps 1500] [--seeds 3] [--processes 2]
-        [--samplers uniform shift] [--equal steps] [--test-images 10000]
+        [--samplers uniform shift] [--equal steps] [--test-images 10000] [--space menu]
     python benchmarks/samplers.py alone --data-dir DIR --folder OUT [--seeds 2] [--processes 2]
     python benchmarks/samplers.py table --folder OUT
 
 Fashion-MNIST, 28 pixels, one thread per process. Each sampler is compared to uniform sampling three times: at
 equal optimiser steps, at equal MACs trained, and at equal wall clock, each a training of its own whose learning
 rate falls to 0 at its end. What a step of a sampler costs comes from the pilot, which trains all samplers in
-turns. The same 32 architectures, four in each of eight bins of MACs, and the two ends of the space are scored on
-test images after every training, with batch-norm statistics of their own; `alone` trains each of the 32 from the
-start. Results are files of JSON: what was interrupted goes on, and more seeds are added to what is there.
+turns. In the space `widths` cost decides most of what a network is worth; in `menu`, of operators with and without
+weights that cost nearly the same, it does not. The same 32 architectures, four in each of eight bins of MACs, and
+the two ends of the space are scored on test images after every training, with batch-norm statistics of their own;
+`alone` trains each of the 32 from the start. Results are files of JSON: what was interrupted goes on, and more seeds
+are added to what is there.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ BATCH = 64
 CALIBRATION_IMAGES = 512
 PILOT_ROUNDS, PILOT_STEPS = 2, 100
 
-SKELETON = {
+WIDTHS = {
     "name": "samplers",
     "stem": {"width": 16, "stride": 2},
     "stages": [
@@ -80,19 +82,38 @@ SKELETON = {
     "expansion": [2, 3, 4],
     "attention": ["none"],
 }
+MENU = {
+    "name": "menu",
+    "stem": {"width": 16, "stride": 2},
+    "stages": [
+        {"width": [24], "depth": [1, 2], "stride": 2},
+        {"width": [40], "depth": [1, 2, 3], "stride": 1},
+        {"width": [64], "depth": [1, 2], "stride": 2},
+    ],
+    "operators": [
+        {"depthwise": {"kernel_size": [3, 5]}},
+        {"max_pool": {"kernel_size": [3]}},
+        {"avg_pool": {"kernel_size": [3]}},
+        "shift",
+        "identity",
+    ],
+    "expansion": [2, 4],
+    "attention": ["none", "se"],
+}
+SKELETONS = {"widths": WIDTHS, "menu": MENU}
 
 
 # -- what all have in common -------------------------------------------------------------------
 
 
 @cache
-def space_of() -> SearchSpace:
-    return unroll(read_skeleton(SKELETON), OPERATORS, ATTENTIONS, (1, 28, 28), 10)
+def space_of(name: str = "widths") -> SearchSpace:
+    return unroll(read_skeleton(SKELETONS[name]), OPERATORS, ATTENTIONS, (1, 28, 28), 10)
 
 
 @cache
-def table_of() -> CostTable:
-    return CostTable(space_of())
+def table_of(name: str = "widths") -> CostTable:
+    return CostTable(space_of(name))
 
 
 @cache
@@ -101,10 +122,11 @@ def splits_of(data: str) -> Splits:
 
 
 @cache
-def subnets() -> tuple[Architecture, ...]:
+def subnets(name: str = "widths") -> tuple[Architecture, ...]:
     """The 32 that are scored, from the cheapest bin to the dearest, and the two ends."""
-    ends = table_of().smallest, table_of().largest
-    bins, dice = cost_bins(space_of(), Costs(table_of()).of("macs"), BINS, ends), Random(0)
+    table = table_of(name)
+    ends = table.smallest, table.largest
+    bins, dice = cost_bins(space_of(name), Costs(table).of("macs"), BINS, ends), Random(0)
     drawn: list[Architecture] = []
     for number in range(len(bins)):
         while len(drawn) < PER_BIN * (number + 1):
@@ -154,7 +176,7 @@ def accuracies(
 # -- the pilot ---------------------------------------------------------------------------------
 
 
-def pilot(folder: Path, data: str) -> None:
+def pilot(folder: Path, data: str, space: str) -> None:
     """Processor seconds and MACs per image of a step of each sampler, from short trainings in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     macs: dict[str, list[float]] = {name: [] for name in SAMPLERS}
@@ -162,7 +184,7 @@ def pilot(folder: Path, data: str) -> None:
         for name, sampler in SAMPLERS.items():
             if name.startswith("shift"):
                 sampler = {**({"name": sampler} if isinstance(sampler, str) else sampler), "warmup": 0.0}
-            trained = timed(partial(train_supernet, space_of(), sampler, PILOT_STEPS, number, data))
+            trained = timed(partial(train_supernet, space_of(space), sampler, PILOT_STEPS, number, data))
             seconds[name].append(trained.seconds / PILOT_STEPS)
             macs[name].append(trained.macs / PILOT_STEPS)
             print(f"{number} {name}: {1000 * seconds[name][-1]:.0f} ms, {macs[name][-1] / 1e6:.2f} MMACs")
@@ -206,7 +228,7 @@ def jobs(
     folder: Path, steps: int, seeds: int, samplers: list[str], equals: list[str]
 ) -> Iterator[tuple[str, str, int, int]]:
     """(sampler, what is equal, steps, seed) of every training."""
-    cost = json.loads((folder / "pilot.json").read_text())["steps"]
+    cost = json.loads((folder / "pilot.json").read_text())["steps"] if set(equals) - {"steps"} else {}
     for seed in range(seeds):
         for name in samplers:
             for equal in equals if name != "uniform" else EQUAL[:1]:
@@ -214,10 +236,12 @@ def jobs(
                 yield name, equal, max(1, round(steps * ratio)), seed
 
 
-def train_one(folder: Path, data: str, test_images: int, name: str, equal: str, steps: int, seed: int) -> str:
+def train_one(
+    folder: Path, data: str, space: str, test_images: int, name: str, equal: str, steps: int, seed: int
+) -> str:
     torch.set_num_threads(1)
-    trained = timed(partial(train_supernet, space_of(), SAMPLERS[name], steps, seed, data))
-    found = accuracies(trained.supernet, subnets(), data, test_images)
+    trained = timed(partial(train_supernet, space_of(space), SAMPLERS[name], steps, seed, data))
+    found = accuracies(trained.supernet, subnets(space), data, test_images)
     _write(
         _file(folder, name, equal, seed),
         {
@@ -233,10 +257,14 @@ def train_one(folder: Path, data: str, test_images: int, name: str, equal: str, 
     return f"{name}, equal {equal}, seed {seed}: {steps} steps, {trained.seconds:.0f} s, mean {np.mean(found):.2f} %"
 
 
-def alone_one(folder: Path, data: str, test_images: int, number: int, steps: int, seed: int) -> str:
+def alone_one(
+    folder: Path, data: str, space: str, test_images: int, number: int, steps: int, seed: int
+) -> str:
     torch.set_num_threads(1)
-    space, architecture = only(space_of(), subnets()[number]), subnets()[number]
-    trained = timed(partial(train_supernet, space, "uniform", steps, seed, data))
+    architecture = subnets(space)[number]
+    trained = timed(
+        partial(train_supernet, only(space_of(space), architecture), "uniform", steps, seed, data)
+    )
     [found] = accuracies(trained.supernet, (architecture,), data, test_images)
     content = {
         "machine": machine(),
@@ -258,16 +286,16 @@ def in_parallel(work: Callable[..., str], todo: list[tuple], processes: int) -> 
 # -- the table ---------------------------------------------------------------------------------
 
 
-def table(folder: Path, seeds: int) -> None:
+def table(folder: Path, space: str, seeds: int) -> None:
     results = {
         (name, equal): found
         for name in SAMPLERS
         for equal in EQUAL
         if (found := _results(folder, name, "steps" if name == "uniform" else equal, seeds))
     }
-    costs = table_of().of(subnets())[:, 0] / 1e6
+    costs = table_of(space).of(subnets(space))[:, 0] / 1e6
     first = next(iter(results.values()))[0]
-    print(f"{first['machine']}; {len(subnets())} architectures, {first['test_images']} test images\n")
+    print(f"{first['machine']}; {len(costs)} architectures, {first['test_images']} test images\n")
     print(f"Cheapest {costs[-2]:.2f}, dearest {costs[-1]:.2f} MMACs; bins up to {_bin_ends(costs)} MMACs.\n")
     measured = [equal for equal in EQUAL if any(name != "uniform" and one == equal for name, one in results)]
     for equal in measured:
@@ -397,19 +425,24 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--space", choices=SKELETONS, default="widths")
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--equal", nargs="+", choices=EQUAL, default=EQUAL)
     parser.add_argument("--test-images", type=int, default=2000)
     args = parser.parse_args()
     if args.command == "pilot":
-        pilot(args.folder, args.data_dir)
+        pilot(args.folder, args.data_dir, args.space)
     elif args.command == "train":
         todo = list(jobs(args.folder, args.steps, args.seeds, args.samplers, args.equal))
         todo = [one for one in todo if not _file(args.folder, one[0], one[1], one[3]).is_file()]
-        in_parallel(partial(train_one, args.folder, args.data_dir, args.test_images), todo, args.processes)
+        in_parallel(
+            partial(train_one, args.folder, args.data_dir, args.space, args.test_images), todo, args.processes
+        )
     elif args.command == "alone":
         todo = [(number, args.steps, seed) for seed in range(args.seeds) for number in range(BINS * PER_BIN)]
         todo = [one for one in todo if not _alone_file(args.folder, one[0], one[2]).is_file()]
-        in_parallel(partial(alone_one, args.folder, args.data_dir, args.test_images), todo, args.processes)
+        in_parallel(
+            partial(alone_one, args.folder, args.data_dir, args.space, args.test_images), todo, args.processes
+        )
     else:
-        table(args.folder, args.seeds)
+        table(args.folder, args.space, args.seeds)
