@@ -8,8 +8,9 @@ alike: the supernet by the training loop itself, through one architecture; that 
 loop there is. Three architectures: the smallest, the largest, and of 200 random ones the one of median MACs. Printed
 are the medians of the milliseconds and of the ratios of neighbouring steps, with their quartiles; a ratio of 1.05
 means that the supernet takes 5 % longer. With one thread the time is processor time, which other work on the machine
-disturbs less; with more it is wall time. `alone` has the depthwise convolutions of the supernet, whose gradients are
-faster (supernets/depthwise_gradient.py); `alone, torch` has those of torch.
+disturbs less; with more it is wall time. Memory that is freed is kept, for both, as in every training of a run
+(nas.memory; `--map-anew` leaves it to glibc). `alone` has the depthwise convolutions of the supernet, whose gradients
+are faster (supernets/depthwise_gradient.py); `alone, torch` has those of torch.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.hardware.timing import processor_name
+from nas.memory import keep_freed_memory
 from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.cost import Costs, CostTable
@@ -160,7 +162,10 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--map-anew", action="store_true")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if not args.map_anew:
+        keep_freed_memory()
     main(args.preset, args.size, args.batch, args.rounds, args.device)

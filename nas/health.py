@@ -35,7 +35,7 @@ from nas.progress import duration, track
 from nas.search import FAILURES, SearchFailed
 from nas.storage.records import Run, Trial
 from nas.storage.store import Store
-from nas.trials import Request, Stopped, TrialBench, carry_out, checkpoint_of, parts_alone
+from nas.trials import Request, Stopped, TrialBench, carry_out, forget_unfinished, parts_alone
 from search_spaces import Architecture, CellSpace, SearchSpace, space_from_json
 from supernets import checkpoint
 from supernets.cost import Costs, cost_table
@@ -254,7 +254,7 @@ def _record(
             opened.store.add_trial(opened.run.name, trial)
             request = asked[trial.key, trial.kind, trial.seed]
             if request.kind == "alone":
-                checkpoint_of(opened.bench, request).unlink(missing_ok=True)
+                forget_unfinished(opened.bench, request)
             done += 1
             note(done, in_words(trial))
             failures = failures + 1 if trial.error else 0

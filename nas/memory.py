@@ -1,8 +1,8 @@
 """Memory that large tensors leave is used again, which the C library would not do by itself.
 
 glibc maps every block of more than 32 MB anew and unmaps it when it is freed, so that the system clears its pages
-each time: with batches of 256 images of 28×28 that was 40 % of the processor time of a calibration (ours;
-benchmarks/evaluation_xeon2_202611.md).
+each time: with batches of 256 images of 28×28 that was 40 % of the processor time of a calibration, with 64 of 64×64
+a third of a training's (ours; benchmarks/evaluation_xeon2_202611.md, benchmarks/training_step_xeon2_202611.md).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import yaml
 
 from nas import config
 from nas.storage.records import Candidate, Run
-from search_spaces import CellSpace, architecture_from_json, space_from_json
+from search_spaces import CellSpace, SearchSpace, architecture_from_json, space_from_json
 from search_spaces.cells import KINDS
 from search_spaces.strict import read_yaml
 
@@ -32,8 +32,9 @@ def transferred(run: Run, candidate: Candidate, repeats: int | None, filters: in
     """
     space = space_from_json(run.space)
     if not isinstance(space, CellSpace):
+        of = "stages" if isinstance(space, SearchSpace) else "decisions of its own evaluator"
         raise ValueError(
-            f"{run.name} is not a run of cells but of stages, so there is no cell to transfer; a space of cells "
+            f"{run.name} is not a run of cells but of {of}, so there is no cell to transfer; a space of cells "
             "is for example space: nasnet"
         )
     architecture = architecture_from_json(candidate.architecture)

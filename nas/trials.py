@@ -21,6 +21,7 @@ from nas import config
 from nas.data import Splits, load
 from nas.evaluation import Bench, scores_of
 from nas.experiment import SUPERNET, TrainingParts, training_parts
+from nas.json_file import read_json, write_json
 from nas.storage.records import Trial, TrialKind
 from search_spaces import Architecture, SearchSpace, only, space_from_json
 from supernets.calibration import share_statistics
@@ -108,13 +109,16 @@ def prepare_trials(experiment: str, space: str, folder: str) -> TrialBench:
 def carry_out(bench: TrialBench, request: Request) -> Trial:
     """Carry out a trial; whatever is the architecture's fault is a trial with an error.
 
+    The seconds of a training that was stopped in between are those of all its parts, but for what was trained twice.
+
     Raises:
         Stopped: the bench says so.
         OSError: a file cannot be read or written, which is nobody's accuracy.
+        ValueError: what is kept of the seconds of an unfinished training is damaged.
     """
-    begun = time.perf_counter()
+    begun = time.perf_counter() - seconds_before(bench, request)
     try:
-        values = _alone(bench, request) if request.kind == "alone" else _inherited(bench, request)
+        values = _alone(bench, request, begun) if request.kind == "alone" else _inherited(bench, request)
         trial = _trial(request, values)
     except (Stopped, OSError):
         raise
@@ -154,9 +158,32 @@ def checkpoint_of(bench: TrialBench, request: Request) -> Path:
     return bench.folder / "alone" / f"{request.architecture.key}-{request.seed}-{stamp}.safetensors"
 
 
-def _alone(bench: TrialBench, request: Request) -> dict[str, float]:
+def seconds_before(bench: TrialBench, request: Request) -> float:
+    """What an unfinished training alone took until its checkpoint; 0 for any other trial."""
+    if request.kind != "alone" or not (file := _seconds_file(checkpoint_of(bench, request))).is_file():
+        return 0.0
+    return read_json(file, "remove it: the report then knows less of what its trainings took")
+
+
+def forget_unfinished(bench: TrialBench, request: Request) -> None:
+    """Remove what is kept of a training alone."""
     path = checkpoint_of(bench, request)
-    watcher = Watcher(point=lambda step, _: bench.on_step(step), warn=log.warning, stop=bench.stop)
+    for file in (path, _seconds_file(path)):
+        file.unlink(missing_ok=True)
+
+
+def _seconds_file(path: Path) -> Path:
+    return path.with_suffix(".seconds.json")
+
+
+def _alone(bench: TrialBench, request: Request, begun: float) -> dict[str, float]:
+    path = checkpoint_of(bench, request)
+    watcher = Watcher(
+        point=lambda step, _: bench.on_step(step),
+        saved=lambda step: write_json(_seconds_file(path), time.perf_counter() - begun),
+        warn=log.warning,
+        stop=bench.stop,
+    )
     if not parts_alone(bench, request).train(path, watcher):
         raise Stopped
     trained = Bench(bench.experiment, bench.splits, only(bench.space, request.architecture), path)

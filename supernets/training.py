@@ -30,7 +30,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces import Architecture
+from search_spaces import Architecture, SearchSpace
 from supernets import checkpoint
 from supernets.averaging import WeightAverage
 from supernets.cost import Costs
@@ -38,7 +38,8 @@ from supernets.drop_path import StochasticDepth, is_largest
 from supernets.losses import DISTILLATIONS, label_loss
 from supernets.mixing import mix
 from supernets.recipe import Training
-from supernets.samplers.plan import Plan, Probe, Sampler
+from supernets.samplers.plan import Plan, Probe, Sampler, Watch, Wrapper
+from supernets.samplers.sandwich import Sandwich
 from supernets.supernet import Supernet
 from supernets.tally import Tally
 
@@ -108,9 +109,25 @@ def train(
         Diverged: after three rollbacks to the last good checkpoint, each at half the rate.
         ValueError: the checkpoint is damaged or of another training.
     """
+    watcher = watcher or Watcher()
     loop = _Loop(supernet, batches, sampler, settings, path, rank, ranks, costs)
+    if settings.drop_path and rank == 0 and not trains_the_largest(sampler, supernet.space):
+        watcher.warn(
+            f"training.drop_path is {settings.drop_path:g}, but only the largest architecture loses paths, which this "
+            "sampler hardly ever trains; put a sandwich around it, {name: sandwich, of: ...}, or set it to 0"
+        )
     with batch_statistics(supernet):
-        return _to_the_end(loop, probe_batch, watcher or Watcher())
+        return _to_the_end(loop, probe_batch, watcher)
+
+
+def trains_the_largest(sampler: Sampler, space: SearchSpace) -> bool:
+    """Whether some architecture of full size, whatever its operators, is in every step or at least 1 % of all."""
+    while isinstance(sampler, Wrapper):
+        if isinstance(sampler, Sandwich):
+            return True
+        sampler = sampler.of
+    random = Random(0)
+    return sum(is_largest(space, space.sample(random)) for _ in range(1000)) >= 10
 
 
 @contextmanager
@@ -140,7 +157,7 @@ def _to_the_end(loop: _Loop, probe_batch: Callable[[int], tuple[Tensor, Tensor]]
     else:
         loop.save()
     try:
-        sampler.prepare(partial(_watched, watcher, ranks))
+        _prepare(loop, partial(_watched, watcher, ranks))
     except _Stopped:
         return False  # the checkpoint is that of before
     since, begun = loop.step, time.perf_counter()
@@ -167,6 +184,20 @@ def _to_the_end(loop: _Loop, probe_batch: Callable[[int], tuple[Tensor, Tensor]]
         if stopped:
             return loop.step == steps
     return True
+
+
+def _prepare(loop: _Loop, watch: Watch) -> None:
+    """Prepare the sampler, before the first step of several ranks on the first alone: the others take what it has.
+
+    Then no sampler has learned anything of its own yet, and machines that round otherwise would not fit the same.
+    """
+    if loop.step > 0 or loop.ranks == 1:
+        return loop.sampler.prepare(watch)
+    if loop.rank == 0:
+        loop.sampler.prepare(watch)
+    state = [loop.sampler.state_dict()]
+    dist.broadcast_object_list(state, src=0)
+    loop.sampler.load_state_dict(state[0])
 
 
 class _Stopped(Exception):
@@ -197,9 +228,10 @@ class _Loop:
         self.path, self.rank, self.ranks = path, rank, ranks
         self.steps = settings.steps(batches.steps_per_epoch(ranks))
         self.named = dict(supernet.named_parameters())
-        self.device = next(iter(self.named.values())).device
+        self.parameters = list(self.named.values())
+        self.device = self.parameters[0].device
         self.optimizer = make_optimizer(supernet, settings)
-        self.average = WeightAverage(self.named.values(), settings.average) if settings.average else None
+        self.average = WeightAverage(self.parameters, settings.average) if settings.average else None
         self.tally = None if costs is None else Tally(costs)
         self.constrained = [module for module in supernet.modules() if hasattr(module, "constrain")]
         self.scheduled = [module for module in supernet.modules() if hasattr(module, "schedule")]
@@ -225,8 +257,8 @@ class _Loop:
             self.supernet.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate() * group["factor"]
-        # None, not zero: what was not trained must get no momentum and no decay
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:  # the optimiser would take five times as long to tell them
+            parameter.grad = None  # not zero: what was not trained must get no momentum and no decay
         plan = self.sampler.plan(
             self.step, self.random("plan"), lambda one: self.validation_loss(one, images, labels)
         )
@@ -238,10 +270,11 @@ class _Loop:
         for module in self.scheduled:
             module.schedule(0.0, 0)  # what looks at the network between steps sees all of it
         if self.ranks > 1:
-            average_gradients(list(self.named.values()))
-        norm = nn.utils.clip_grad_norm_(self.named.values(), self.settings.clip)
-        # a gradient that is not a number ruins the weights before any loss shows it
-        self.losses.append(torch.where(norm.isfinite(), loss, math.nan))
+            average_gradients(self.parameters)
+        trained = [parameter for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, self.settings.clip)
+        # a gradient that is not finite ruins the weights before any loss shows it; 0 times that is not a number
+        self.losses.append(loss + 0 * norm)
         self.optimizer.step()
         with torch.no_grad():
             for module in self.constrained:
@@ -261,9 +294,9 @@ class _Loop:
             part: of the step's batch, if it comes in several: each is mixed, and loses paths, in its own way.
         """
         settings, space = self.settings, self.supernet.space
-        images, labels = mix(
-            images, labels, space.classes, settings.mixup, settings.cutmix, self.random(f"mixing/{part}")
-        )
+        if settings.mixup or settings.cutmix:
+            dice = self.random(f"mixing/{part}")
+            images, labels = mix(images, labels, space.classes, settings.mixup, settings.cutmix, dice)
         teacher, first = None, None
         for number, architecture in enumerate(plan.architectures):
             options = {}
@@ -279,7 +312,7 @@ class _Loop:
                     )
                 else:
                     loss = DISTILLATIONS[settings.distillation](logits, teacher)
-            (loss * scale).backward()
+            loss.backward(torch.full_like(loss, scale))
             if first is None:
                 first = shown
                 teacher = logits.detach() if plan.distil else None
@@ -385,7 +418,7 @@ class _Loop:
             )
         load_weights(self.supernet, tensors, self.path)
         if self.average is not None:
-            self.average.load(self.named.values())
+            self.average.load(self.parameters)
             with torch.no_grad():
                 for name, weight in self.named.items():
                     weight.copy_(tensors[f"raw.{name}"])

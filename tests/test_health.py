@@ -24,7 +24,16 @@ from nas.health import BINS, chosen, epochs_of, measure, open_health, wanted
 from nas.search import SearchFailed
 from nas.storage.records import Trial
 from nas.storage.store import Store
-from nas.trials import Request, TrialBench, carry_out, checkpoint_of, recipe_alone
+from nas.trials import (
+    Request,
+    Stopped,
+    TrialBench,
+    carry_out,
+    checkpoint_of,
+    forget_unfinished,
+    recipe_alone,
+    seconds_before,
+)
 from search_spaces import (
     CellSpace,
     SearchSpace,
@@ -290,6 +299,41 @@ def test_what_was_stopped_at_any_moment_goes_on_to_what_was_never_stopped(copy, 
     assert len(undisturbed) == 6 and not any(one.error for one in undisturbed)
     assert trials_of(copy) == undisturbed
     assert not (copy.folder / "runs" / "tiny" / "alone").exists()
+
+
+def test_the_seconds_of_a_training_alone_are_those_of_all_its_parts(bench):
+    request = Request(bench.space.ends[0], "alone", 0, EPOCHS)
+    bench.stop = after(5)
+    with pytest.raises(Stopped):
+        carry_out(bench, request)
+    before, file = seconds_before(bench, request), checkpoint_of(bench, request).with_suffix(".seconds.json")
+    assert 0 < before == json.loads(file.read_text())
+
+    file.write_text("1000")  # as if those five steps had taken so long
+    bench.stop = never
+    assert 1000 < carry_out(bench, request).seconds < 1100
+    assert carry_out(bench, replace(request, seed=1)).seconds < 100  # another training
+
+    file.write_text("10")
+    forget_unfinished(bench, request)
+    assert seconds_before(bench, request) == 0 and not checkpoint_of(bench, request).exists()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_stopped_report_shows_what_is_known_and_that_it_was_stopped(copy, capsys, monkeypatch, as_json):
+    def stopped(opened, requests, stop, *more) -> bool:
+        return measure(opened, requests, after(4), *more)  # two inherited both ways
+
+    monkeypatch.setattr("nas.health.measure", stopped)
+    arguments = ("--epochs", str(EPOCHS), "--subnets", "2", *["--json"] * as_json)
+    assert examine(copy, *arguments) == 130
+
+    out, err = capsys.readouterr()
+    assert "nas: stopped; everything is saved" in err
+    if as_json:
+        assert json.loads(out)["waiting"] == 2
+    else:
+        assert out.startswith("Can its ranking be trusted? Too early to say")
 
 
 def after(count: int):

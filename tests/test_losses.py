@@ -21,7 +21,7 @@ from nas.data import Data, load
 from nas.data.batches import Batches
 from search_spaces import Architecture, CellSpace, SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
-from supernets.cost import CostTable
+from supernets.cost import Costs, CostTable
 from supernets.drop_path import StochasticDepth, is_largest
 from supernets.losses import (
     DISTILLATIONS,
@@ -35,9 +35,10 @@ from supernets.losses import (
 from supernets.mixing import mix
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
+from supernets.samplers import make_sampler
 from supernets.samplers.plan import Plan, Stateless
 from supernets.supernet import Supernet, make_supernet
-from supernets.training import Watcher, train
+from supernets.training import Watcher, train, trains_the_largest
 
 NO_CLAMP = math.inf
 CELLS = {
@@ -491,6 +492,22 @@ def test_where_nobody_teaches_paths_are_dropped_in_the_largest(tmp_path, largest
 
     assert [drops for _, drops in supernet.dropped] == ([True, False, False] if largest else [False] * 2) * 6
     assert same(dropped, plain) != largest
+
+
+@pytest.mark.parametrize(
+    ("sampler", "preset", "warns"),
+    [("uniform", "digits", True), ("shift", "digits", True), ("sandwich", "digits", False), ("uniform", "one", False),
+     ({"name": "progressive", "of": {"name": "sandwich", "distil": False}}, "digits", False)],
+    ids=str,
+)  # fmt: skip
+def test_a_sampler_that_hardly_ever_trains_the_largest_is_told_that_no_path_is_dropped(
+    sampler, preset, warns
+):
+    """Of a space of one architecture, that is the largest."""
+    one = {"stages": [{"width": 8}], "operators": ["identity", "max_pool"]}
+    space = unroll(read_skeleton(one if preset == "one" else preset), OPERATORS, ATTENTIONS, (1, 8, 8), 10)
+
+    assert trains_the_largest(make_sampler(sampler, space, Costs(CostTable(space)), 10), space) != warns
 
 
 def test_who_looks_between_steps_sees_all_of_the_network(tmp_path):

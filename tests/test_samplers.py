@@ -44,7 +44,7 @@ from supernets.training import train
 STEPS = 1000
 QUICK = {  # settings by which something happens within 80 of the 1000 steps
     "attentive": {"bins": 8},
-    "shift": {"every": 10, "warmup": 0.02, "gate": 0},
+    "shift": {"every": 10, "warmup": 0.02, "gate": 1},
     "sandwich": {"randoms": 1},
     "progressive": {"phases": [{"at": 0.02, "open": "kernel"}, {"at": 0.05, "open": ["depth", "expansion"]}]},
 }

@@ -26,6 +26,7 @@ from supernets.samplers.shift import AHEAD, Shift
 from supernets.samplers.shift_rule import (
     LEAST,
     adam,
+    chance,
     deviation,
     exact_gradient,
     pathwise_gradient,
@@ -33,6 +34,7 @@ from supernets.samplers.shift_rule import (
     per_visit,
     softmax,
     step_costs,
+    within,
 )
 
 STEPS = 1000
@@ -209,30 +211,58 @@ def test_what_was_trained_is_counted_in_macs_whatever_the_bins_are_cut_in():
 def test_the_deviation_is_a_paired_t_against_the_mean_of_all_bins():
     changes = np.random.default_rng(0).normal(size=(2, 50))
 
-    both = deviation(changes, np.ones(2))
+    both = deviation(changes[None], np.ones((1, 2)))
 
     halves = changes[0] - changes[1]  # of two bins, each is as far from the mean as half their difference
     assert both == pytest.approx(abs(ttest_1samp(halves, 0).statistic), rel=0.2)
-    assert deviation(changes, np.full(2, 3.0)) == pytest.approx(both)  # it has no scale
+    assert deviation(changes[None], np.full((1, 2), 3.0)) == pytest.approx(both)  # it has no scale
 
 
+@pytest.mark.parametrize("updates", [1, 4])
 @pytest.mark.parametrize("divisors", [np.ones(8), np.linspace(0.25, 2, 8)])
-def test_under_noise_the_deviation_is_distributed_as_a_student_t(divisors):
-    dice, degrees = np.random.default_rng(0), 8 * (2 - 1)
+def test_noise_passes_the_gate_as_often_as_it_says(divisors, updates):
+    dice, parts = np.random.default_rng(0), np.tile(divisors, (updates, 1))
 
-    drawn = [deviation(dice.normal(size=(8, 2)), divisors) for _ in range(4000)]
+    drawn = [deviation(dice.normal(size=(updates, 8, 2)), parts) for _ in range(4000)]
 
-    limit = student.ppf(1 - 0.05 / 2 / 8, degrees)  # Bonferroni's, of eight bins
-    assert 0.025 < np.mean(np.array(drawn) > limit) < 0.06
+    passed = np.mean([chance(one, 8, updates * 8 * (2 - 1)) <= 0.05 for one in drawn])
+    assert 0.03 < passed < 0.06
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 8, 33])
+def test_students_t_is_within_a_bound_as_often_as_scipy_says(degrees):
+    for bound in (0.0, 0.5, 2.5, 1e6):
+        assert within(bound, degrees) == pytest.approx(1 - 2 * student.sf(bound, degrees), abs=1e-12)
+
+
+def test_the_chance_is_that_of_the_largest_of_several_t():
+    one = 2 * student.sf(2.5, 8)
+
+    assert chance(2.5, 1, 8) == pytest.approx(one)
+    assert chance(2.5, 8, 8) == pytest.approx(1 - (1 - one) ** 8)
+    assert chance(0.0, 8, 8) == 1 and chance(1e6, 8, 8) < 1e-9
+
+
+def test_what_one_update_cannot_show_four_of_them_do():
+    dice, falls = np.random.default_rng(0), np.array([0, 0, 0, -1.8, 0, 0, 0, 0])[:, None]
+
+    def passes(updates: int) -> float:
+        drawn = falls + dice.normal(size=(1000, updates, 8, 2))
+        found = [deviation(one, np.ones((updates, 8))) for one in drawn]
+        return float(np.mean([chance(one, 8, updates * 8) <= 0.05 for one in found]))
+
+    assert passes(1) < 0.4 < 0.9 < passes(4)
 
 
 def test_bins_that_are_alike_do_not_deviate_and_those_that_differ_without_spread_do():
-    assert deviation(np.full((8, 2), 0.3), np.ones(8)) == 0
-    assert deviation(np.repeat(np.arange(8.0)[:, None], 2, axis=1), np.ones(8)) == math.inf
+    once = np.ones((1, 8))
+
+    assert deviation(np.full((1, 8, 2), 0.3), once) == 0
+    assert deviation(np.repeat(np.arange(8.0)[None, :, None], 2, axis=2), once) == math.inf
 
 
 def test_what_does_not_stand_out_of_the_spread_moves_nothing_and_lets_go():
-    sampler = made(gate=2)
+    sampler = made()
     for _ in range(5):
         learn(sampler, np.linspace(0, -1, 8))
     followed = sampler.logits.copy()
@@ -246,7 +276,7 @@ def test_what_does_not_stand_out_of_the_spread_moves_nothing_and_lets_go():
 
 
 def test_without_the_gate_everything_is_followed():
-    sampler = made(gate=0, measured=1)
+    sampler = made(gate=1, measured=1)
 
     sampler.learn(np.linspace(0, -1e-9, 8)[:, None], EVENLY, TRAINED, Random(0))
 
@@ -428,13 +458,13 @@ def test_a_generator_draws_for_many_steps_at_once_and_anew_when_it_has_learned(m
 
 @cache
 def never_stopped(gradient: str) -> tuple[list[Plan], dict]:
-    sampler = made(**GENERATED, gradient=gradient, gate=0)
+    sampler = made(**GENERATED, gradient=gradient, gate=1)
     return carried_out(sampler, range(36)), sampler.state_dict()
 
 
 @pytest.mark.parametrize(("gradient", "stop"), [("exact", 0), ("exact", 31), ("pathwise", 25)])
 def test_killed_and_continued_is_as_never_stopped_with_a_generator_too(gradient, stop):
-    settings, (plans, state) = {**GENERATED, "gradient": gradient, "gate": 0}, never_stopped(gradient)
+    settings, (plans, state) = {**GENERATED, "gradient": gradient, "gate": 1}, never_stopped(gradient)
 
     stopped, again = made(**settings), made(**settings)
     carried_out(stopped, range(stop))
@@ -487,7 +517,8 @@ def test_a_loss_that_diverged_on_any_rank_teaches_the_generator_nothing():
         ),
         ({"cost": "mac"}, r"training\.sampler\.cost 'mac' is not known; did you mean macs\?"),
         ({"measured": 0}, r"training\.sampler\.measured is 0; it must be a whole number between 1 and"),
-        ({"measured": 1}, r"training\.sampler\.measured is 1, but gate .* needs 2 or more; or set gate to 0"),
+        ({"measured": 1}, r"training\.sampler\.measured is 1, but gate .* needs 2 or more; or set gate to 1"),
+        ({"gate": 0}, r"training\.sampler\.gate is 0; it must be a number between 1e-09 and 1"),
         ({"overhead": -1}, r"training\.sampler\.overhead is -1; it must be a number between 0 and"),
         ({"fit": 2.5}, r"training\.sampler\.fit is 2\.5; it must be a whole number"),
         ({"cost": "latency_ms"}, r"training\.sampler: .*latency_ms.*"),
@@ -553,6 +584,15 @@ def test_the_worst_bin_ends_far_better_than_with_uniform_bins(pace, at_most):
     assert shift[2] < 0.4  # of a ceiling of 0.734
 
 
+@pytest.mark.parametrize("pace", ["rising", "falling", "U"])
+def test_the_worst_bin_still_ends_better_where_one_update_shows_little(pace):
+    """Two and a half times as much noise: by each update alone, the gate at 5 % lets almost none pass."""
+    uniform, shift = (mean_of_seeds(pace, learns, noise=0.005) for learns in (False, True))
+
+    assert shift[1] < 0.88 * uniform[1]
+    assert shift[0] < 0.85 * uniform[0]
+
+
 @pytest.mark.parametrize("pace", PACES)
 def test_where_noise_drowns_the_progress_the_distribution_stays_near_uniform(pace):
     uniform, shift = (mean_of_seeds(pace, learns, noise=0.02) for learns in (False, True))
@@ -569,4 +609,4 @@ def test_the_gate_is_what_keeps_noise_out():
             seen.append(sampler.probabilities.max())
         return float(np.mean(seen))
 
-    assert largest(2) < 0.15 < 0.2 < largest(0)
+    assert largest(0.05) < 0.15 < 0.2 < largest(1)

@@ -18,6 +18,8 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -193,6 +195,39 @@ def test_a_recipe_that_cannot_be_is_named_in_one_line(name, value):
 
 
 # -- the same bytes ----------------------------------------------------------------------------
+
+
+def test_of_several_ranks_the_first_fits_the_generator_and_the_others_take_it(tmp_path):
+    torch.multiprocessing.spawn(as_rank, (str(tmp_path),), nprocs=2)
+
+    prepared = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert prepared == [3, 0]
+    first, second = facts_of(tmp_path / "x.safetensors")["samplers"]
+    assert first["generator"]["steps"] == 3 and first["generator"] == second["generator"]
+
+
+def as_rank(rank: int, folder: str) -> None:
+    """One step of two ranks; how many steps of preparation it showed goes to a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    settings, told = recipe(1, sampler=GENERATED), []
+    sampler, supernet = made(GENERATED | {"fit": 3}, 1), Supernet(space_of())
+    watcher = Watcher(preparing=lambda *where: told.append(where))
+    path = Path(folder) / "x.safetensors"
+    assert train(supernet, Source(), probe_batch, sampler, settings, path, watcher, rank=rank, ranks=2)
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(len(told)))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.2])
+def test_a_training_that_will_hardly_drop_a_path_says_so(tmp_path, drop_path):
+    heard, sampler = Heard(), make_sampler("uniform", space_of("digits"), Costs(costs_of("digits")), 1)
+
+    settings, supernet = recipe(1, drop_path=drop_path), Supernet(space_of("digits"))
+    assert trained(tmp_path / "x", settings, watcher=heard, sampler=sampler, supernet=supernet)
+
+    said = ["training.drop_path is 0.2, but only the largest" in one for one in heard.warnings]
+    assert said == [True] * (drop_path > 0)
 
 
 @each_sampler

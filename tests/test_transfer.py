@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from nas.cli import main
+from nas.storage.records import Candidate, Run
 from nas.storage.store import Store
-from search_spaces import architecture_from_json, space_from_json
+from nas.transfer import transferred as carried_over
+from search_spaces import CategoricalSpace, architecture_from_json, space_from_json
 from tests.conftest import TINY as STAGES
 from tests.conftest import write_experiment
 from tests.test_cells import TINY
@@ -153,3 +155,13 @@ def test_a_run_of_stages_has_no_cell_to_transfer(tmp_path, capsys):
 
     assert code == 2
     assert "tiny is not a run of cells but of stages" in capsys.readouterr().err
+
+
+def test_a_run_of_an_evaluator_of_ones_own_has_no_cell_to_transfer():
+    space = CategoricalSpace({"width": [1, 2]})
+    run, nothing = Run("own", "{}", space.to_json(), (), (), ""), Candidate("0", "{}", {})
+
+    with pytest.raises(
+        ValueError, match="own is not a run of cells but of decisions of its own evaluator, so"
+    ):
+        carried_over(run, nothing, None, None)

@@ -14,9 +14,10 @@ Our deviations, each with its reason (methods section 1 has the measurements):
 - it is divided by how often bin k was trained since: raw progress is self-reinforcing, a bin that is drawn
   more improves more. `normalise: cost` divides by what that training cost as well, so that probability follows
   improvement per second;
-- an update is made only if some bin's progress stands out of the spread within bins (a paired t); otherwise
-  every logit falls back towards 0, by `rate`. Adam's steps have no scale, so noise alone would carry the
-  distribution away, and one that is merely held would stay where it last was when the signal fades;
+- an update is made only if some bin's progress, over the last four updates together, stands out of the spread
+  within bins (a paired t, at 5 % for all bins together); otherwise every logit falls back towards 0, by `rate`.
+  Adam's steps have no scale, so noise alone would carry the distribution away, and one that is merely held would
+  stay where it last was when the signal fades. The same test of one update alone misses most of the signal;
 - the distribution keeps a floor and its logits are re-centred and clamped, so no bin starves;
 - it stays uniform during the warm-up: early on the cheap bins progress most, which says nothing.
 
@@ -42,6 +43,7 @@ from supernets.samplers.generator import Generator
 from supernets.samplers.plan import Look, Plan, Probe, Watch, check_cost, check_one_of, check_setting
 from supernets.samplers.shift_rule import (
     adam,
+    chance,
     deviation,
     exact_gradient,
     pathwise_gradient,
@@ -59,7 +61,7 @@ LIMITS = {
     "floor": (0, 1),
     "clamp": (0, 100),
     "measured": (1, 1000),
-    "gate": (0, 1000),
+    "gate": (1e-9, 1),
     "overhead": (0, 1000),
     "fit": (1, 10**6),
 }
@@ -69,7 +71,8 @@ NAMES = {
     "normalise": ("none", "visits", "cost"),
     "architectures": ("marginals", "generator"),
 }
-MEASURED, GATE = 2, 2.0
+MEASURED, GATE = 2, 0.05
+TESTED = 4  # updates that the gate takes together
 TASK = 0.02  # what validation loss is worth to the generator in squared relative error of its cost
 AHEAD = 32  # architectures that a generator draws at once, which takes as long as about five drawn one by one
 MOST = 1e6  # a deviation without any spread, as a finite number that can be shown
@@ -87,7 +90,7 @@ class Shift:
         clamp: the largest absolute logit.
         measured: how many architectures of each bin are measured at an update, and again at the next; of one
             alone a generator learns nothing but its cost.
-        gate: the |t| that the progress of some bin must reach for an update to follow it; 0 follows all.
+        gate: the chance that an update is followed where there is nothing but noise; 1 follows all.
         gradient: exact or pathwise.
         normalise: what a bin's progress is divided by: none, visits or cost.
         overhead: what a step costs beside its MACs, as a share of the average bin's; for `normalise: cost`.
@@ -129,6 +132,9 @@ class Shift:
         self.logits = np.zeros(len(self.bins))
         self.moments = np.zeros((2, len(self.bins)))  # Adam's
         self.updates = 0
+        self.recent: list[
+            tuple[np.ndarray, np.ndarray]
+        ] = []  # changes (K, M) and divisors (K,) that are tested
         self.deviation = 0.0  # the |t| at the last update
         self.visits = np.zeros(len(self.bins))  # since the last update
         self.trained = np.zeros((2, len(self.bins)))  # since the start: steps, and their MACs on one image
@@ -145,8 +151,8 @@ class Shift:
             else:
                 check_setting(name, value, *LIMITS[name], whole=name in WHOLE)
         gate, measured = settings.get("gate", GATE), settings.get("measured", MEASURED)
-        if gate and measured < 2:
-            raise ValueError(f"measured is {measured}, but gate {gate:g} needs 2 or more; or set gate to 0")
+        if gate < 1 and measured < 2:
+            raise ValueError(f"measured is {measured}, but gate {gate:g} needs 2 or more; or set gate to 1")
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -194,8 +200,7 @@ class Shift:
         if not np.isfinite(changes).all():
             return  # the training diverged and will be rolled back, the sampler with it
         divisors = self._divisors(visits, trained)
-        self.deviation = min(deviation(changes, divisors), MOST) if self.measured > 1 else 0.0
-        if self.deviation < self.gate:
+        if not self._stands_out(changes, divisors):
             self.logits = self.logits - np.clip(self.logits, -self.rate, self.rate)
             return
         change = changes.mean(axis=1) / divisors
@@ -209,6 +214,16 @@ class Shift:
         self.logits -= self.logits.mean()
         self.logits = np.clip(self.logits, -self.clamp, self.clamp)
 
+    def _stands_out(self, changes: np.ndarray, divisors: np.ndarray) -> bool:
+        """Whether what is learned from, with the updates just before, is more than noise."""
+        if self.measured == 1:
+            return True  # it has no spread, so the gate is open
+        self.recent = [*self.recent[1 - TESTED :], (changes, divisors)]
+        tested, parts = (np.stack(one) for one in zip(*self.recent, strict=True))
+        self.deviation = min(deviation(tested, parts), MOST)
+        updates, bins, pairs = tested.shape
+        return chance(self.deviation, bins, updates * bins * (pairs - 1)) <= self.gate
+
     def observables(self) -> Mapping[str, float]:
         shares = {f"probability/{k}": float(p) for k, p in enumerate(self.probabilities)}
         edges = {f"edge/{k}": float(edge) for k, edge in enumerate(self.bins.edges[1:])}
@@ -219,6 +234,7 @@ class Shift:
             "logits": self.logits.tolist(),
             "moments": self.moments.tolist(),
             "updates": self.updates,
+            "recent": [[one.tolist() for one in pair] for pair in self.recent],
             "deviation": self.deviation,
             "visits": self.visits.tolist(),
             "trained": self.trained.tolist(),
@@ -230,6 +246,7 @@ class Shift:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.logits, self.moments = np.array(state["logits"]), np.array(state["moments"])
         self.updates, self.deviation = state["updates"], state["deviation"]
+        self.recent = [(np.array(changes), np.array(parts)) for changes, parts in state.get("recent", [])]
         self.visits, self.trained = np.array(state["visits"]), np.array(state["trained"])
         self.pending = [(architecture_from_json(one), number, loss) for one, number, loss in state["pending"]]
         self.ahead = [(number, self.space.decode(vector)) for number, vector in state.get("ahead", [])]

@@ -5,6 +5,8 @@ Zhang et al., "ShiftNAS", ICCV 2023, equations 5 to 8, and what `samplers.shift`
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 LEAST = 0.25  # of the average bin's visits: below, a bin's progress per visit is mostly noise
@@ -60,23 +62,50 @@ def step_costs(steps: np.ndarray, macs: np.ndarray, overhead: float) -> np.ndarr
 
 
 def deviation(changes: np.ndarray, divisors: np.ndarray) -> float:
-    """The largest |t| of a bin's progress against the mean of all bins.
+    """The largest |t| of a bin's progress, mean of some updates, against the mean of all bins.
 
     Args:
-        changes: (K, M), of the M architectures of each bin, each paired: then and now on the same images.
-        divisors: (K,) what their means are divided by.
+        changes: (U, K, M), at U updates, of the M architectures of each bin, each paired: then and now on the
+            same images.
+        divisors: (U, K) what their means are divided by.
 
     Returns:
-        The deviation over its standard error, from the spread within bins, pooled: K (M - 1) degrees of
+        The deviation over its standard error, from the spread within bins, pooled: U K (M - 1) degrees of
         freedom. 0 where all bins are alike; infinite where they differ without any spread.
     """
-    bins, pairs = changes.shape
-    variance = changes.var(axis=1, ddof=1).mean() / pairs / divisors**2  # of each bin's divided mean
-    means = changes.mean(axis=1) / divisors
+    updates, bins, pairs = changes.shape
+    spread = changes.var(axis=2, ddof=1).mean() / pairs
+    variance = spread * (1 / divisors**2).sum(axis=0) / updates**2  # of each bin's mean over the updates
+    means = (changes.mean(axis=2) / divisors).mean(axis=0)
     distance = np.abs(means - means.mean())
     error = np.sqrt(variance * (1 - 2 / bins) + variance.sum() / bins**2)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.nan_to_num(distance / error, nan=0.0, posinf=np.inf).max())
+
+
+def chance(deviation: float, bins: int, degrees: int) -> float:
+    """How often noise alone would give a deviation as large in some bin (Šidák 1967, as if bins were independent).
+
+    Args:
+        degrees: of freedom, U K (M - 1).
+    """
+    return 1 - within(deviation, degrees) ** bins
+
+
+def within(t: float, degrees: int) -> float:
+    """How often Student's t with so many degrees of freedom is nearer to 0 than t, which is 0 or more.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.3 and 26.7.4: a finite sum for whole degrees.
+    """
+    angle = math.atan(t / math.sqrt(degrees))
+    is_odd = degrees % 2 == 1
+    term = math.cos(angle) if is_odd else 1.0
+    total = term if degrees > 1 else 0.0
+    for power in range(3 if is_odd else 2, degrees - 1, 2):
+        term *= math.cos(angle) ** 2 * (power - 1) / power
+        total += term
+    part = math.sin(angle) * total
+    return 2 / math.pi * (angle + part) if is_odd else part
 
 
 def adam(moments: np.ndarray, updates: int, gradient: np.ndarray, rate: float) -> np.ndarray:
