@@ -31,9 +31,16 @@ def print_devices(offers: Sequence[Offer]) -> None:
             out.print(f"{one.name}, {choice}: no, {reason}", soft_wrap=True)
         if one.reason is not None:
             out.print(f"{one.name}: not here, {one.reason}", soft_wrap=True)
-    common = {name: value for name, value in offers[0].settings.items() if name != "precision"}
-    defaults = ", ".join(f"{name}: {value}" for name, value in common.items())
+    owners: dict[str, list[str]] = {}  # of each setting and its default that no table cell shows
+    for one in offers:
+        for name, value in one.settings.items():
+            if name not in one.choices:
+                owners.setdefault(f"{name}: {value}", []).append(one.name)
+    defaults = ", ".join(setting for setting, names in owners.items() if len(names) == len(offers))
     out.print(f"settings of all of them, with their defaults: {defaults}", soft_wrap=True)
+    for setting, names in owners.items():
+        if len(names) < len(offers):
+            out.print(f"of {', '.join(names)}: {setting}", soft_wrap=True)
 
 
 def devices_as_json(offers: Sequence[Offer]) -> dict[str, Any]:
@@ -79,6 +86,8 @@ def print_measured(found: Sequence[Measured]) -> None:
         if one.latency.contended:
             reasons = "; ".join(one.latency.disturbed_by)
             out.print(f"contended: {where(one)}: {reasons}", soft_wrap=True)
+        if one.latency.reused_at:
+            out.print(f"used again: {where(one)}: measured {one.latency.measured_at}", soft_wrap=True)
         if one.latency.kernels:
             _print_kernels(one)
 

@@ -23,7 +23,8 @@ from torch import nn
 
 from nas.export.onnx_graph import onnx_of
 from nas.hardware import DEFAULT, DEVICES, device, machine
-from nas.hardware.onnxruntime_cuda import bound, no_gpu, run_bound
+from nas.hardware.nvidia import driver_version, no_gpu
+from nas.hardware.onnxruntime_cuda import bound, run_bound
 from nas.hardware.runtime import OnnxRuntime
 from nas.hardware.settings import Settings
 from nas.hardware.timing import Runs, alone_on_this_host, fixed_images, time_alone, time_runs
@@ -327,8 +328,8 @@ def test_a_gpu_replays_a_graph_where_it_can_and_says_which(launch):
 
 def test_runs_stop_when_time_and_least_number_are_reached_or_the_greatest_number_is():
     for settings, expected in (
-        (Settings(warmup=3, min_runs=7, seconds=0), 7),
-        (Settings(warmup=3, min_runs=1, max_runs=9, seconds=60), 9),
+        (Settings(warmup=3, min_runs=7, seconds=0, interval=0), 7),
+        (Settings(warmup=3, min_runs=1, max_runs=9, seconds=60, interval=0), 9),
     ):
         calls = []
 
@@ -485,7 +486,7 @@ from nas.hardware.timing import time_alone
 times = []
 print("ready", flush=True)
 sys.stdin.readline()
-time_alone(lambda: times.append(time.monotonic_ns()), Settings(max_runs=10**6, seconds=0.1), "wall")
+time_alone(lambda: times.append(time.monotonic_ns()), Settings(max_runs=10**6, seconds=0.1, interval=0), "wall")
 print(times[0], times[-1])
 """
 SPIN = """
@@ -528,7 +529,7 @@ def test_two_processes_never_measure_at_the_same_time():
 def test_two_threads_never_measure_at_the_same_time():
     def interval(_):
         times = []
-        time_alone(lambda: times.append(time.monotonic_ns()), Settings(seconds=0.02), "wall")
+        time_alone(lambda: times.append(time.monotonic_ns()), Settings(seconds=0.02, interval=0), "wall")
         return times[0], times[-1]
 
     with ThreadPoolExecutor(4) as pool:
@@ -644,7 +645,7 @@ def test_a_section_without_a_name_is_the_default_device():
 def test_every_device_has_the_common_settings_and_its_own_name(name):
     common, own = fields(Settings), [field.name for field in fields(DEVICES[name])]
     assert own[: len(common)] == [field.name for field in common]
-    assert own[len(common) :] == ["execution"] * ("torch" in name)
+    assert own[len(common) :] == (["execution"] if "torch" in name else ["reuse_days"])
     assert DEVICES[name].name == name
 
 
@@ -665,6 +666,13 @@ def test_every_device_has_the_common_settings_and_its_own_name(name):
         ({"min_runs": 500}, r"device\.max_runs is 400; it must be at least min_runs, 500"),
         ({"seconds": -1}, r"device\.seconds is -1; it must be a number of seconds"),
         ({"seconds": float("nan")}, r"device\.seconds is nan; "),
+        ({"interval": 1}, r"device\.interval is 1; it must be a share of the median below 1, such as 0\.03"),
+        ({"interval": "3%"}, r"device\.interval is '3%'; "),
+        (
+            {"reuse_days": -1},
+            r"device\.reuse_days is -1; it must be a number of days, 0 to measure each time",
+        ),
+        ({"name": "torch-cpu", "reuse_days": 1}, r"device\.reuse_days is not known; "),
         ({"precision": "float23"}, r"device\.precision 'float23' is not known; did you mean float32\? "),
         (
             {"name": "torch-cpu", "execution": "compile"},
@@ -692,9 +700,15 @@ def test_onnxruntime_cuda_says_why_it_is_not_here():
     if reason is None:
         pytest.skip("it is here")
 
-    assert "\n" not in reason and ("pip install onnxruntime-gpu" in reason or "NVIDIA" in reason)
+    assert "\n" not in reason and ("onnxruntime-gpu" in reason or "NVIDIA" in reason)
     if not torch.cuda.is_available():
         assert "NVIDIA" in no_gpu()
+
+
+def test_without_the_drivers_tool_no_version_is_told(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+
+    assert driver_version() == {}
 
 
 def test_images_bound_to_a_place_give_the_same_logits():

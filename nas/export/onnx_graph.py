@@ -14,17 +14,19 @@ import operator
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from inspect import signature
+from functools import cache
+from inspect import Signature, signature
 
 import numpy as np
 import torch
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, helper
 from torch import Tensor, fx, nn
 
 from nas.export.onnx_layers import FUNCTIONS, LAYERS, VIEWS, UnknownModule, Value
 from supernets.spatial import BATCH_NORMS
 
 OPSET, IR_VERSION = 20, 10  # the first opset with Gelu; the format that ONNX Runtime reads since 1.18
+KINDS = {np.float32: TensorProto.FLOAT, np.int64: TensorProto.INT64}
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +136,7 @@ class Writer(fx.Interpreter):
         self.names = {"images", "logits"}
         self.folded: set[fx.Node] = set()  # batch norms that are in the convolution before them
         self.calls = Counter(node.target for node in traced.nodes if node.op == "call_module")
+        self.layers = {path: subnet.get_submodule(path) for path in self.calls}
         self.weight_names: dict[Weight, str] = {}  # of what was written, by what it is
         self.node: fx.Node  # the step being written
         self.shape: torch.Size | tuple[torch.Size, ...]  # of what it gives, or of each part
@@ -170,7 +173,7 @@ class Writer(fx.Interpreter):
         if write is None:
             raise UnknownModule(f"{getattr(kind, '__name__', kind)} is not known")
         if node.op == "call_module":
-            layer = self.module.get_submodule(node.target)
+            layer = self.layers[node.target]
             if layer._forward_hooks or layer._forward_pre_hooks:
                 raise UnknownModule("a layer with hooks is not known")
             if getattr(layer, "inplace", False):
@@ -179,14 +182,14 @@ class Writer(fx.Interpreter):
         if options.pop("inplace", False) and self.is_shared(node.args[0]):
             raise UnknownModule("overwriting a tensor that others read is not known")
         try:
-            signature(write).bind(self, *arguments, **options)
+            _signature(write).bind(self, *arguments, **options)
         except TypeError as error:
             raise UnknownModule(f"{getattr(kind, '__name__', kind)} is not known so: {error}") from None
         return write(self, *arguments, **options)
 
     def kind(self, node: fx.Node) -> type | Callable | str:
         """A layer's type, a function, or the name of a method: what the tables go by."""
-        return type(self.module.get_submodule(node.target)) if node.op == "call_module" else node.target
+        return type(self.layers[node.target]) if node.op == "call_module" else node.target
 
     def is_shared(self, node: fx.Node) -> bool:
         """Whether anything but the step being written may read what that node gives."""
@@ -203,7 +206,7 @@ class Writer(fx.Interpreter):
             or self.kind(users[0]) not in BATCH_NORMS
         ):
             return None
-        norm = self.module.get_submodule(users[0].target)
+        norm = self.layers[users[0].target]
         if norm.running_mean is None:
             return None
         self.folded.add(users[0])
@@ -212,7 +215,8 @@ class Writer(fx.Interpreter):
     def add(self, op: str, *inputs: str, outputs: int | None = None, **attributes) -> str | list[str]:
         """Append one ONNX node; returns the name of its output, or with `outputs` their names."""
         names = [self.unique(self.node.name) for _ in range(outputs or 1)]
-        self.nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
+        written = [_attribute(key, value) for key, value in sorted(attributes.items())]
+        self.nodes.append(NodeProto(op_type=op, input=inputs, output=names, name=names[0], attribute=written))
         return names if outputs else names[0]
 
     def weight(self, name: str, tensor: Tensor) -> str:
@@ -237,7 +241,10 @@ class Writer(fx.Interpreter):
 
     def constant(self, name: str, values: object, kind: type) -> str:
         name = self.unique(name)
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values, kind), name))
+        values = np.ascontiguousarray(values, kind)
+        self.weights.append(
+            TensorProto(name=name, dims=values.shape, data_type=KINDS[kind], raw_data=values.tobytes())
+        )
         return name
 
     def unique(self, name: str) -> str:
@@ -271,3 +278,19 @@ class Writer(fx.Interpreter):
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="paretoshift"
         )
+
+
+@cache
+def _signature(write: Callable) -> Signature:
+    return signature(write)
+
+
+def _attribute(key: str, value: int | float | str | Sequence[int]) -> AttributeProto:
+    """As `onnx.helper.make_attribute`, without asking each value which of a dozen kinds it is."""
+    if isinstance(value, str):
+        return AttributeProto(name=key, type=AttributeProto.STRING, s=value.encode())
+    if isinstance(value, float):
+        return AttributeProto(name=key, type=AttributeProto.FLOAT, f=value)
+    if isinstance(value, int):
+        return AttributeProto(name=key, type=AttributeProto.INT, i=int(value))
+    return AttributeProto(name=key, type=AttributeProto.INTS, ints=value)

@@ -57,17 +57,27 @@ def device(section: Mapping[str, object]) -> Device:
     Raises:
         ValueError: an unknown name or setting, a value that is not allowed, or this machine lacks it.
     """
+    chosen = declared(section)
+    if reason := chosen.available() or chosen.unusable():
+        raise ValueError(f"device.name {chosen.name!r} cannot be used here: {reason}")
+    return chosen
+
+
+def declared(section: Mapping[str, object]) -> Device:
+    """As `device`, whether or not this machine has it: for what is measured on another."""
     if not isinstance(section, Mapping):
         raise ValueError(f"device is {section!r}; it must be a section with a name and settings")
+    if "resources" in section:
+        raise ValueError(
+            "the device is on another node of a Ray cluster, so only candidates of a search with --workers are "
+            "measured on it; leave resources out to measure here"
+        )
     name = section.get("name", DEFAULT)
     if name not in list(DEVICES):  # a list, since what people write need not be hashable
         raise unknown(f"device.name {name!r}", name, DEVICES)
     kind = DEVICES[name]
     check_keys("device", section, ["name", *(field.name for field in fields(kind))])
-    chosen = kind(**{key: value for key, value in section.items() if key != "name"})
-    if reason := kind.available() or chosen.unusable():
-        raise ValueError(f"device.name {name!r} cannot be used here: {reason}")
-    return chosen
+    return kind(**{key: value for key, value in section.items() if key != "name"})
 
 
-__all__ = ["DEFAULT", "DEVICES", "Device", "device"]
+__all__ = ["DEFAULT", "DEVICES", "Device", "declared", "device"]

@@ -102,4 +102,10 @@ def kernels_of(events: list[dict]) -> tuple[Kernel, ...]:
             told = event["args"]
             place = event["name"].removesuffix(NODE_TIME), told["op_name"], told["provider"]
             times[place].append(event["dur"] / 1e3)
-    return tuple(Kernel(*place, float(np.median(some[1:] or some))) for place, some in times.items())
+    return tuple(Kernel(*place, _middle(some[1:] or some)) for place, some in times.items())
+
+
+def _middle(times: list[float]) -> float:
+    """The mean of the middle half: as robust as the median nearly, and finer than whole microseconds."""
+    cut = len(times) // 4
+    return float(np.mean(np.sort(times)[cut : len(times) - cut]))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-import shutil
-import subprocess
+import io
+import logging
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from nas.hardware.loaded import Loaded
+from nas.hardware.nvidia import driver_version, gpu_name, no_gpu
 from nas.hardware.onnxruntime_cpu import name_of_input, options_of
 from nas.hardware.runtime import OnnxRuntime, refusal
 from nas.hardware.timing import fixed_images
@@ -25,6 +28,9 @@ FLOAT32 = {
 }  # true float32, the fastest kernels for it
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class OnnxRuntimeCuda(OnnxRuntime):
     name: ClassVar[str] = "onnxruntime-cuda"
@@ -33,31 +39,31 @@ class OnnxRuntimeCuda(OnnxRuntime):
     def available(cls) -> str | None:
         try:
             import onnx  # noqa: F401
-            import onnxruntime
+
+            onnxruntime = _runtime()
         except ImportError as error:
-            return f"{error}; pip install onnx onnxruntime-gpu"
+            return f"{error}; pip install onnx 'onnxruntime-gpu[cuda,cudnn]'"
         if PROVIDER not in onnxruntime.get_available_providers():
             return (
                 f"onnxruntime {onnxruntime.__version__} is built without CUDA; pip uninstall onnxruntime, then "
-                "pip install onnxruntime-gpu"
+                "pip install 'onnxruntime-gpu[cuda,cudnn]'"
             )
         return no_gpu()
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        import onnxruntime
+        return {"onnxruntime": _runtime().__version__, **driver_version()}
 
-        found = {"onnxruntime": onnxruntime.__version__}
-        driver = _nvidia_smi("driver_version")
-        return found | ({"driver": driver} if driver else {})
+    def processor(self) -> str:
+        return gpu_name()
 
     def load_onnx(self, model: bytes, input_shape: tuple[int, ...]) -> Loaded:
-        import onnxruntime
-
         options = options_of(self.threads)
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # all of it, or an error
         try:
-            session = onnxruntime.InferenceSession(model, options, providers=[(PROVIDER, FLOAT32)])
+            session = _runtime().InferenceSession(
+                model, options, providers=[(PROVIDER, FLOAT32)], enable_fallback=0
+            )
             binding = bound(session, fixed_images(self.batch, input_shape), "cuda")
             run_bound(session, binding)
         except Exception as error:  # the runtime's own kinds have nothing in common
@@ -67,8 +73,24 @@ class OnnxRuntimeCuda(OnnxRuntime):
             run_bound(session, binding)
             return binding.copy_outputs_to_cpu()[0]
 
-        processor = _nvidia_smi("name") or "NVIDIA GPU"
-        return Loaded(lambda: run_bound(session, binding), logits, "wall", self.versions(), processor)
+        return Loaded(lambda: run_bound(session, binding), logits, "wall", self.versions(), self.processor())
+
+
+@cache
+def _runtime() -> ModuleType:
+    """ONNX Runtime with the CUDA and cuDNN that pip installed, wherever the loader would look.
+
+    What it cannot load it prints, which is no part of what a command answers; and it would print and try again on
+    the processor if a session failed, which `enable_fallback=0` forbids.
+    """
+    import onnxruntime
+
+    said = io.StringIO()
+    with redirect_stdout(said):
+        onnxruntime.preload_dlls()
+    for line in said.getvalue().splitlines():
+        logger.warning("onnxruntime: %s", line)
+    return onnxruntime
 
 
 def bound(session: InferenceSession, images: np.ndarray, place: str) -> IOBinding:
@@ -86,23 +108,3 @@ def bound(session: InferenceSession, images: np.ndarray, place: str) -> IOBindin
 def run_bound(session: InferenceSession, binding: IOBinding) -> None:
     session.run_with_iobinding(binding)
     binding.synchronize_outputs()
-
-
-def no_gpu() -> str | None:
-    """Why the driver offers no NVIDIA GPU, or None if it does."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver is here (libcuda.so.1); install it, on a machine with an NVIDIA GPU"
-    count = ctypes.c_int(0)
-    code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    return None if count.value else f"the NVIDIA driver finds no GPU (code {code}); check nvidia-smi"
-
-
-def _nvidia_smi(field: str) -> str | None:
-    """What the driver's own tool says of the first GPU; None without it."""
-    if not shutil.which("nvidia-smi"):
-        return None
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "--id=0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None

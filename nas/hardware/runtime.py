@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from nas.hardware import reuse
 from nas.hardware.loaded import Loaded
-from nas.hardware.settings import Settings
-from nas.hardware.timing import check_ready, measure
+from nas.hardware.settings import Settings, is_number
+from nas.hardware.timing import check_ready, measure, processor_name
 from nas.storage.records import Latency
 
 if TYPE_CHECKING:
@@ -62,7 +64,23 @@ class Runtime(Settings):
 
 @dataclass(frozen=True)
 class OnnxRuntime(Runtime):
-    """A device that runs ONNX models. One of its own writes `load_onnx`."""
+    """A device that runs ONNX models. One of its own writes `load_onnx`.
+
+    A measurement of the same graph that is at most `reuse_days` old is used again (`nas.hardware.reuse`).
+    """
+
+    reuse_days: float = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not is_number(self.reuse_days) or not 0 <= self.reuse_days < math.inf:
+            raise ValueError(
+                f"device.reuse_days is {self.reuse_days!r}; it must be a number of days, 0 to measure each time"
+            )
+
+    def processor(self) -> str:
+        """What does the work, by the name it has in the records."""
+        return processor_name()
 
     def load(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> Loaded:
         from nas.export.onnx_graph import onnx_of
@@ -76,10 +94,34 @@ class OnnxRuntime(Runtime):
         """
         raise NotImplementedError
 
-    def measure_onnx(self, model: bytes, input_shape: tuple[int, ...], kernels: bool = False) -> Latency:
-        """The time of one batch through any ONNX model that takes images alone."""
+    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...], kernels: bool = False) -> Latency:
+        from nas.export.onnx_graph import onnx_of
+
+        check_ready(subnet)
+        return self.measure_onnx(onnx_of(subnet, input_shape), input_shape, kernels)
+
+    def measure_onnx(
+        self,
+        model: bytes,
+        input_shape: tuple[int, ...],
+        kernels: bool = False,
+        reference: Loaded | None = None,
+    ) -> Latency:
+        """The time of one batch through any ONNX model that takes images alone, measured now or used again.
+
+        Args:
+            reference: the network that shows drift; by default it is made here, which takes torch.
+        """
         with self.conditions():
-            return measure(self, self.load_onnx(model, input_shape), input_shape, self.reference(), kernels)
+            reference = reference or self.reference()
+            of = reuse.described(self, model, input_shape) if self.reuse_days else {}
+            known = reuse.kept(of, self.reuse_days, reference) if of else None
+            if known and (known.kernels or not kernels):
+                return known
+            record = measure(self, self.load_onnx(model, input_shape), input_shape, reference, kernels)
+            if of:
+                reuse.keep(of, record)
+            return record
 
 
 @lru_cache(maxsize=4)

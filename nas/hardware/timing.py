@@ -7,6 +7,9 @@ measurements running at once on one host. A small reference network is timed bef
 has become slower, the machine has. Of the other guests of a shared machine, which take a core's second thread
 or its cache, nothing tells but the runs themselves: where the middle one is much above the fastest tenth, the
 median is not that of the network alone, and is flagged. Doing it again would not help, the guests stay.
+
+Runs end early once their median is known well enough, by the very interval that the record will tell, but only
+while nothing disturbs them: what is disturbed gets all of its time, and is judged as if nothing ended early.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from math import ceil, isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +36,7 @@ import numpy as np
 from nas.hardware.loaded import Clock, Loaded
 from nas.hardware.machine import during, state
 from nas.hardware.settings import Settings
-from nas.storage.records import Latency
+from nas.storage.records import Latency, median_interval
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +48,9 @@ SWITCHED = 0.05  # share of the runs that may be interrupted; more cool the cach
 SWITCHES_PER_SECOND = 20  # a quiet kernel interrupts so often too, which long runs cannot avoid
 DRIFT = 0.05  # by which share the reference network may change from before to after
 UNSTEADY = 0.05  # by which share the median may be above the fastest tenth of the runs
-REFERENCE = Settings(warmup=5, min_runs=30, seconds=0.02)  # how that is timed
+REFERENCE = Settings(warmup=5, min_runs=30, seconds=0.02, interval=0)  # how that is timed
+LEAST_RUNS = 6  # fewer have no 95 % interval of their median: all lie on one side of it with 2 × 0.5⁵
+LOOKS = 1.25  # by which factor the runs grow from one look at their interval to the next
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +98,28 @@ class Runs:
         disturbances = tuple(what for what, times in self.disturbances.items() if times > 1)
         return disturbances + (unsteady if middle > (1 + UNSTEADY) * fast else ())
 
+    def suffices(self, interval: float) -> bool:
+        """Whether nothing disturbed the runs so far and the 95 % interval of their median is within a share of it."""
+        ordered, count = np.sort(self.samples_ms), len(self.samples_ms)
+        median, beside = (
+            float(np.median(ordered)),
+            isqrt(count),
+        )  # 1.96 deviations of its rank are 0.98 of that
+        ranks = ordered[count // 2 - beside], ordered[(count - 1) // 2 + beside]
+        if _beyond(median, *ranks) > interval or self.troubles:  # cheap, and right for independent runs
+            return False
+        return _beyond(median, *median_interval(np.array(self.samples_ms))) <= interval
+
+
+def _beyond(median: float, low: float, high: float) -> float:
+    """How far an interval reaches from the median that it is of, as a share."""
+    return max(median - low, high - median) / median
+
 
 def time_runs(run: Callable[[], float | None], settings: Settings, clock: Clock) -> Runs:
     """Warm up, then time runs until the settings say that it is enough.
+
+    A look at how well the median is known is followed by a run that does not count, since it cools the caches.
 
     Args:
         run: runs the network once and returns when it is done. On another clock than `thread-cpu` and
@@ -105,16 +130,28 @@ def time_runs(run: Callable[[], float | None], settings: Settings, clock: Clock)
         run()
     wall, cpu, own = [], [], []
     switches = _switches(clock)
-    end = time.perf_counter_ns() + settings.seconds * 1e9
-    while len(wall) < settings.min_runs or (len(wall) < settings.max_runs and time.perf_counter_ns() < end):
+
+    def so_far() -> Runs:
+        samples = {"thread-cpu": cpu, "wall": wall}.get(clock, own)
+        beside = () if clock == "thread-cpu" else tuple(cpu)
+        return Runs(clock, tuple(samples), tuple(wall), _switches(clock) - switches, beside)
+
+    def more() -> bool:
+        done = len(wall)
+        return done < settings.min_runs or (done < settings.max_runs and time.perf_counter_ns() < end)
+
+    end, look = time.perf_counter_ns() + settings.seconds * 1e9, max(settings.min_runs, LEAST_RUNS)
+    while more():
         wall_start, cpu_start = time.perf_counter_ns(), processor_time()
         own.append(run())
         cpu.append((processor_time() - cpu_start) / 1e6)
         wall.append((time.perf_counter_ns() - wall_start) / 1e6)
-    switches = _switches(clock) - switches
-    samples = {"thread-cpu": cpu, "wall": wall}.get(clock, own)
-    beside = () if clock == "thread-cpu" else tuple(cpu)
-    return Runs(clock, tuple(samples), tuple(wall), switches, beside)
+        if settings.interval and len(wall) == look and more():
+            if so_far().suffices(settings.interval):
+                break
+            look = ceil(LOOKS * look)
+            run()
+    return so_far()
 
 
 def _switches(clock: Clock) -> int:
@@ -138,7 +175,7 @@ def time_alone(
     """
 
     def reference_ms() -> tuple[float, ...]:
-        return (float(np.median(time_runs(reference, REFERENCE, clock).samples_ms)),) if reference else ()
+        return (_reference_ms(reference, clock),) if reference else ()
 
     def attempt() -> Runs:
         told, before = state(), reference_ms()
@@ -150,6 +187,16 @@ def time_alone(
         while attempts[-1].disturbance > 1 and len(attempts) <= REPEATS:
             attempts.append(attempt())
     return min(attempts, key=lambda runs: runs.disturbance), len(attempts)
+
+
+def reference_alone(reference: Loaded) -> float:
+    """Milliseconds of the reference network by itself, as before and after a measurement."""
+    with alone_on_this_host(), _no_garbage_collection():
+        return _reference_ms(reference.run, reference.clock)
+
+
+def _reference_ms(run: Callable[[], float | None], clock: Clock) -> float:
+    return float(np.median(time_runs(run, REFERENCE, clock).samples_ms))
 
 
 def measure(

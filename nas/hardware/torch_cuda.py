@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from nas.hardware.loaded import Loaded
+from nas.hardware.nvidia import driver_version
 from nas.hardware.runtime import Runtime
 from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed
 
@@ -60,6 +61,7 @@ class TorchCuda(Runtime):
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
             "cudnn": str(torch.backends.cudnn.version()),
+            **driver_version(),
         }
 
     @contextmanager

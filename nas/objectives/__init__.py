@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from nas.devices import device_of
 from nas.objectives.accuracy import accuracy
 from nas.objectives.cost import bytes_, macs, parameters
-from nas.objectives.latency import latency
+from nas.objectives.latency import latency, latency_on
 from nas.objectives.measure import Measure, Measured
 
 OBJECTIVES: dict[str, Measure] = {
@@ -12,4 +13,10 @@ OBJECTIVES: dict[str, Measure] = {
 }
 KEYS: dict[str, Measure] = {measure.objective.key: measure for measure in OBJECTIVES.values()}
 
-__all__ = ["KEYS", "OBJECTIVES", "Measure", "Measured"]
+
+def measure_of(key: str) -> Measure:
+    """How the value of a key is measured, that of one device of several included: `latency_ms@tablet`."""
+    return latency_on(device) if (device := device_of(key)) else KEYS[key]
+
+
+__all__ = ["KEYS", "OBJECTIVES", "Measure", "Measured", "measure_of"]
