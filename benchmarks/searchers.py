@@ -18,7 +18,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from nas.pareto import hypervolume, nondominated
-from nas.search import Search, make_searcher
+from nas.search import Search, Searcher, make_searcher
 from nas.searchers import SEARCHERS
 from search_spaces import SearchSpace, read_skeleton, unroll
 from search_spaces.categorical import CategoricalSpace
@@ -67,8 +67,20 @@ class Truth:
 
     space: SearchSpace | CategoricalSpace
     points: dict[tuple[int, ...], np.ndarray]  # by vector, (2,)
-    reference: np.ndarray
+    reference: np.ndarray  # a tenth beyond the ends of the true front
     whole: float  # hypervolume of the true front
+
+    @classmethod
+    def of(cls, space: SearchSpace | CategoricalSpace, vectors: np.ndarray, points: np.ndarray) -> Truth:
+        """
+        Args:
+            vectors: (size, decisions), of every architecture.
+            points: (size, 2).
+        """
+        front = points[nondominated(points)]
+        reference = front.max(axis=0) + 0.1 * np.ptp(front, axis=0)
+        by_vector = dict(zip(map(tuple, vectors.tolist()), points, strict=True))
+        return cls(space, by_vector, reference, hypervolume(front, reference))
 
     def share(self, points: np.ndarray) -> float:
         return hypervolume(points, self.reference) / self.whole
@@ -78,15 +90,7 @@ class Truth:
 def truth(name: str) -> Truth:
     space = SPACES[name]()
     vectors = everything(space)
-    points = objectives(space, vectors)
-    front = points[nondominated(points)]
-    reference = front.max(axis=0) + 0.1 * np.ptp(front, axis=0)
-    return Truth(
-        space,
-        {tuple(vector): point for vector, point in zip(vectors.tolist(), points, strict=True)},
-        reference,
-        hypervolume(front, reference),
-    )
+    return Truth.of(space, vectors, objectives(space, vectors))
 
 
 def everything(space: SearchSpace | CategoricalSpace) -> np.ndarray:
@@ -124,23 +128,38 @@ def objectives(space: SearchSpace | CategoricalSpace, vectors: np.ndarray) -> np
 
 
 def run(name: str, searcher: str, seed: int, budget: int) -> dict:
-    """The share of the true hypervolume after each evaluation, and the seconds that all proposals took."""
     true, noise = truth(name), np.random.default_rng(1000 + seed)
+
+    def measured(vector: tuple[int, ...]) -> tuple[float, float]:
+        error, latency = true.points[vector]
+        return error + ERROR_NOISE * noise.normal(), latency * np.exp(LATENCY_NOISE * noise.normal())
+
     asking = make_searcher(Search(searcher=searcher, seed=seed), true.space, 2)
-    found, seconds = [], 0.0
-    while len(found) < budget:
+    return {"space": name, "searcher": searcher, "seed": seed, **replay(true, asking, budget, measured)}
+
+
+def replay(
+    true: Truth, asking: Searcher, budget: int, measured: Callable[[tuple[int, ...]], Sequence[float]]
+) -> dict:
+    """A search that is answered by what is `measured` of encoded architectures.
+
+    Returns:
+        The share of the true hypervolume after each evaluation, and the seconds that all proposals took.
+    """
+    found, shares, seconds = np.empty((0, 2)), [], 0.0
+    while len(shares) < budget:
         begun = time.process_time()
-        asked = asking.ask(budget - len(found))
+        asked = asking.ask(budget - len(shares))
         seconds += time.process_time() - begun
         if not asked:
             break
         for one in asked:
-            error, latency = true.points[true.space.encode(one)]
-            found.append((error, latency))
-            measured = error + ERROR_NOISE * noise.normal(), latency * np.exp(LATENCY_NOISE * noise.normal())
-            asking.tell(one, measured)
-    shares = [true.share(np.array(found[:count])) for count in range(1, len(found) + 1)]
-    return {"space": name, "searcher": searcher, "seed": seed, "shares": shares, "seconds": seconds}
+            vector = true.space.encode(one)
+            found = np.concatenate([found, true.points[vector][None]])
+            found = found[nondominated(found)]
+            shares.append(true.share(found))
+            asking.tell(one, measured(vector))
+    return {"shares": shares, "seconds": seconds}
 
 
 def evaluations_to(shares: list[float], level: float) -> float:
@@ -172,17 +191,22 @@ def table(folder: Path) -> None:
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     for name in dict.fromkeys(one["space"] for one in results):
         print(f"\n{name}: {truth(name).space.size} architectures\n")
-        print("| searcher | runs | to 95 % | to 99 % | % at the end | s per run |\n|---|---|---|---|---|---|")
-        for searcher in SEARCHERS:
-            runs = [one for one in results if (one["space"], one["searcher"]) == (name, searcher)]
-            if runs:
-                to = [
-                    median_and_interval([evaluations_to(one["shares"], level) for one in runs])
-                    for level in LEVELS
-                ]
-                end = median_and_interval([100 * one["shares"][-1] for one in runs])
-                seconds = float(np.median([one["seconds"] for one in runs]))
-                print(f"| {searcher} | {len(runs)} | {to[0]} | {to[1]} | {end} | {seconds:.1f} |")
+        show([one for one in results if one["space"] == name])
+
+
+def show(results: list[dict]) -> None:
+    """The table of what searchers came to on one space."""
+    print("| searcher | runs | to 95 % | to 99 % | % at the end | s per run |\n|---|---|---|---|---|---|")
+    found = {one["searcher"] for one in results}
+    for searcher in [*SEARCHERS, *sorted(found - set(SEARCHERS))]:
+        if runs := [one for one in results if one["searcher"] == searcher]:
+            to = [
+                median_and_interval([evaluations_to(one["shares"], level) for one in runs])
+                for level in LEVELS
+            ]
+            end = median_and_interval([100 * one["shares"][-1] for one in runs])
+            seconds = float(np.median([one["seconds"] for one in runs]))
+            print(f"| {searcher} | {len(runs)} | {to[0]} | {to[1]} | {end} | {seconds:.1f} |")
 
 
 def main() -> None:

@@ -87,6 +87,56 @@ def test_it_learns_what_fails():
     assert failed[-24:].mean() < 0.15
 
 
+def first_round(told: np.ndarray) -> np.ndarray:
+    """What it asks for first after being told of rows."""
+    searcher = make_searcher(Search(searcher="linas"), NAMES, 2)
+    for row, losses in zip(told, true_losses(told), strict=True):
+        searcher.tell(NAMES.decode(row.tolist()), losses)
+    return np.array([NAMES.encode(one) for one in searcher.ask(1000)])
+
+
+def test_what_is_told_before_the_first_question_stands_for_what_it_covers_of_the_first_design():
+    moves, random = Moves(NAMES), np.random.default_rng(5)
+    alike = np.unique(moves.mutate(np.repeat([[2, 3, 4, 2, 3, 4]], 30, axis=0), random), axis=0)
+    various = moves.design(16, moves.rows([]), random)
+
+    fresh, after_alike, after_various = (first_round(some) for some in (various[:0], alike, various))
+
+    assert len(fresh) == 16
+    assert 8 <= len(after_alike) < 16
+    met = np.concatenate([alike, after_alike])
+    assert all(set(column) == {1, 2, 3, 4, 5} for column in met.T)
+    assert len(after_various) <= 4
+
+
+def volume_after(budget: int, seed: int, **known) -> float:
+    searcher = make_searcher(Search(searcher="linas", seed=seed), NAMES, 2)
+    for name, losses in known.items():
+        searcher.know(["loss", "cost"].index(name), losses)
+    found: list[tuple[int, ...]] = []
+    while len(found) < budget:
+        for one in searcher.ask(budget - len(found)):
+            found.append(NAMES.encode(one))
+            searcher.tell(one, true_losses(np.array(found[-1:]))[0])
+    return hypervolume(true_losses(np.array(found)), np.array([0.0, 6.5]))
+
+
+def test_a_known_predictor_helps_even_where_it_is_off_and_a_wrong_one_does_no_harm():
+    def off(rows: np.ndarray) -> np.ndarray:
+        return 3 * true_losses(rows)[:, 0] + 20
+
+    def wrong(rows: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(3).normal(size=(6, 6))[np.arange(6), rows].sum(axis=1)
+
+    def reached(**known) -> float:
+        return float(np.mean([volume_after(32, seed, **known) for seed in range(3)]))
+
+    without = reached()
+
+    assert reached(loss=off) > 1.03 * without
+    assert reached(cost=wrong) > 0.97 * without
+
+
 @pytest.mark.alone
 def test_a_proposal_takes_less_than_a_second_with_ten_thousand_known():
     searcher, large = make_searcher(Search(searcher="linas"), space(), 2), space()
@@ -124,6 +174,15 @@ def test_the_mean_over_scalarisations_is_the_hypervolume(objectives):
 
     box = np.prod(reference - goal.ideal)
     np.testing.assert_allclose(unit * best.mean() * box, hypervolume(points, reference), rtol=0.03)
+
+
+def test_a_box_far_beyond_the_ends_of_the_front_counts_no_more_than_the_one_around_it():
+    goal = Goal(np.zeros(2), near=np.ones(2), far=np.array([1.0, 50.0]))
+    directions = np.array([[0.6, 0.8], [0.6, 0.8]]), np.array([False, True])
+
+    [near], [far] = goal.values(np.zeros((1, 2)), directions)
+
+    assert near == far > 0
 
 
 def test_what_is_left_out_is_predicted_as_by_a_fit_without_it():

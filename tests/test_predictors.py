@@ -22,7 +22,7 @@ from nas import config
 from nas.cli import main
 from nas.data import load
 from nas.evaluation import space_of
-from nas.experiment import open_run, train_run, training_parts
+from nas.experiment import open_run, search_run, train_run, training_parts
 from nas.predictors import PREDICTORS, LatencyModel, LatencyPredictor, fit_latencies, fit_latency_model
 from nas.predictors.latency import FILE, Measurement, fit, goes_by_latency, measurer, predictor_for
 from nas.predictors.learning import Learner, reading
@@ -552,6 +552,12 @@ def carried_out(run: TinyRun, stop: Callable[[], bool] = never) -> bool:
         return train_run(opened, stop)
 
 
+def searched(run: TinyRun, stop: Callable[[], bool] = never) -> bool:
+    experiment = config.read_experiment(run.file)
+    with Store(run.store_url) as store, open_run(experiment, store, run.folder / "runs") as opened:
+        return search_run(opened, stop)
+
+
 def test_a_training_by_latency_measures_first_and_says_how_well_it_predicts(by_latency):
     with closing(Store(by_latency.store_url, create=False)) as store:
         said = store.run(by_latency.name).facts["latency prediction"]
@@ -593,6 +599,34 @@ def test_a_training_that_has_begun_does_not_go_on_by_another_prediction(by_laten
     assert cut.endswith("; restore it, or start over with `nas run --fresh`")
     assert "there is no latency_model.json in" in gone
     assert gone.endswith("put it back there, or start over with `nas run --fresh`, which measures")
+
+
+def test_a_search_screens_by_the_model_of_its_folder_and_goes_on_by_it(by_latency, tmp_path, monkeypatch):
+    run = write_experiment(
+        tmp_path, BY_LATENCY.replace("{name: nsga2, population: 8}, budget: 20", "linas, budget: 22")
+    )
+    model_of(run).parent.mkdir(parents=True)
+    shutil.copy(model_of(by_latency), model_of(run))
+    assert carried_out(run)
+    asked = []
+    monkeypatch.setattr(
+        LatencyPredictor, "__call__", lambda self, rows: asked.append(len(rows)) or self.model(rows)
+    )
+
+    stopping = iter([False] * 19 + [True])
+    assert not searched(run, lambda: next(stopping))
+    with closing(Store(run.store_url, create=False)) as store:
+        facts = store.run(run.name).facts
+    screened = len(asked)
+    model_of(run).unlink()
+
+    assert facts["latency screen"] == "from candidate 1 on"
+    assert screened > 0
+    with pytest.raises(FileNotFoundError, match="put it back there"):
+        searched(run)
+    shutil.copy(model_of(by_latency), model_of(run))
+    assert searched(run)
+    assert len(asked) > screened
 
 
 def test_whoever_stops_the_measuring_stops_the_training_and_nothing_is_kept(tmp_path):
@@ -638,3 +672,9 @@ def test_a_file_of_another_processor_or_version_is_not_used_anew(by_latency, tmp
         predictor_for(tmp_path, experiment, space)
 
     assert predictor_for(tmp_path, experiment, space, begun=True) is not None  # what trains by it goes on
+    with pytest.raises(
+        ValueError, match=r"Z80, not .*; go back to .* or start over with `nas run --fresh`\Z"
+    ):
+        predictor_for(
+            tmp_path, experiment, space, trained=True
+        )  # without the file the run could not be picked from

@@ -197,11 +197,13 @@ def predictor_for(
     space: SearchSpace | CellSpace,
     stop: Callable[[], bool] = lambda: False,
     begun: bool = False,
+    trained: bool = False,
 ) -> LatencyPredictor | None:
     """The predictor in a run's folder, or if there is none, one that is made now and kept there.
 
     Args:
         begun: a training goes by it already, so a new one would not do.
+        trained: one went by it, so a new one would not do either, but it must be of what measures here.
 
     Returns:
         None if `stop` said so before all was measured.
@@ -213,9 +215,9 @@ def predictor_for(
 
     path, device = folder / FILE, experiment.device
     if begun or path.exists():
-        predictor = LatencyPredictor.load(path, space, device, begun)
+        predictor = LatencyPredictor.load(path, space, device, begun or trained)
         if not begun:
-            _check_here(path, predictor)
+            _check_here(path, predictor, trained)
         return predictor
     learner, measurements = Learner(space, seed=experiment.training.seed), []
     measure = measurer(space, device)
@@ -233,7 +235,7 @@ def predictor_for(
     return predictor
 
 
-def _check_here(path: Path, predictor: LatencyPredictor) -> None:
+def _check_here(path: Path, predictor: LatencyPredictor, trained: bool) -> None:
     """Raise ValueError if what measures here is another processor or version than what was measured with."""
     from nas.hardware import device as latency_device
     from nas.hardware.timing import processor_name
@@ -244,7 +246,12 @@ def _check_here(path: Path, predictor: LatencyPredictor) -> None:
     here = {"processor": reference.processor or processor_name(), **reference.versions}
     measured = {"processor": was.processor, **was.versions}
     if measured != here:
-        raise ValueError(f"{path} was measured with {_differences(measured, here)}; {_way_out(begun=False)}")
+        way_out = (
+            f"go back to what it was measured with, or {_way_out(begun=True)}"
+            if trained
+            else _way_out(begun=False)
+        )
+        raise ValueError(f"{path} was measured with {_differences(measured, here)}; {way_out}")
 
 
 # -- measuring ---------------------------------------------------------------------------------

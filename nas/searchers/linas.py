@@ -14,6 +14,8 @@ measurement that was lucky by its noise is not taken for the front.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from nas.pareto import nondominated
@@ -27,7 +29,7 @@ GROWTH = 64  # a batch has one in so many of what is known, if that is more: the
 GENERATIONS, LITTER = 5, 400  # of the search on predictions
 DIRECTIONS = 64  # scalarisations in the search on predictions
 FINALISTS, DRAWS = 200, 192  # among which a batch is chosen
-WIDE = 0.5  # share of scalarisations that see beyond the ends of the front: what is there is not known yet
+WIDE = 0.25  # share of scalarisations that see beyond the ends of the front: what is there is not known yet
 CENSORED = 3  # fits of how far the constraints are from being broken
 LEAST_MARGIN = -0.05  # what keeps them, in the median violation of what does not
 EXAMPLES = 6  # below so many successes there is nothing to predict from
@@ -37,7 +39,7 @@ class LINAS(Rounds):
     """
     Args:
         first: architectures that are measured before anything is predicted: the ends of the space, and others
-            with every option equally often.
+            with every option equally often. What is told before the first question stands for some of them.
         batch: architectures of a round, measured side by side.
     """
 
@@ -46,9 +48,21 @@ class LINAS(Rounds):
         self.first = count_setting("first", first, 2)
         self.batch = count_setting("batch", batch, 1)
         self.told = self.nothing()
+        self.begun = False
         self.features = Features(space)
         self.surrogates = [Surrogate(self.features) for _ in range(objectives)]
         self.limit = Surrogate(self.features)  # of how far the constraints are from being broken
+
+    def know(self, objective: int, losses: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Have a predictor of an objective, given by its place, to screen with; before the first question.
+
+        Measured values stay what counts: from those told is learned by how much it is off, and it is left aside
+        where predicting without it is better.
+
+        Args:
+            losses: of encoded architectures, (n, decisions), what the objective's losses are said to be, (n,).
+        """
+        self.surrogates[objective].known = losses
 
     def learn(self, told: Told) -> None:
         self.told = self.told + told
@@ -56,9 +70,11 @@ class LINAS(Rounds):
     def propose(self) -> tuple[np.ndarray, int]:
         count = max(self.batch, len(self.told) // GROWTH)
         measured = np.isfinite(self.told.violations)
-        if not len(self.told):
-            drawn = self.moves.stratified(self.first - 2, self.random)
-            return np.concatenate([self.moves.ends, drawn]), self.first
+        if not self.begun:
+            self.begun = True
+            design = self.moves.design(self.first, self.told.rows[measured], self.random)
+            if len(design):
+                return design, len(design)
         if measured.sum() < EXAMPLES or len(self.told) >= self.space.size:
             return self.moves.draw(4 * count, self.random), count
         self._fit(measured)
@@ -69,24 +85,22 @@ class LINAS(Rounds):
 
     def _fit(self, measured: np.ndarray) -> None:
         there = self._examples(self.told[measured])
-        features = self.features(there.rows)
         for surrogate, losses in zip(self.surrogates, there.losses.T, strict=True):
-            surrogate.fit(features, losses)
+            surrogate.fit(there.rows, losses)
         self.elite = there[np.argsort(ranks(there), kind="stable")[:64]]
         self.limited = bool((self.told.violations > 0).any())
         if self.limited:
             there = self._examples(self.told)
-            self._fit_limit(self.features(there.rows), there.violations)
+            self._fit_limit(there.rows, there.violations)
 
-    def _fit_limit(self, features: np.ndarray, violations: np.ndarray) -> None:
+    def _fit_limit(self, rows: np.ndarray, violations: np.ndarray) -> None:
         """How far the constraints are from being broken is not told where they are kept, only that it is below
         0. There what is predicted takes its place, and the fit is repeated: expectation-maximisation for
         censored values (Tobin, Econometrica 26, 1958), cut short."""
         margins, kept = _margins(violations), violations <= 0
         for _ in range(CENSORED):
-            self.limit.fit(features, margins, Scale.plain(margins))
-            predicted = self.limit.scale.back(self.limit.process.mean(features[kept]))
-            margins[kept] = np.minimum(predicted, LEAST_MARGIN)
+            self.limit.fit(rows, margins, Scale.plain(margins))
+            margins[kept] = np.minimum(self.limit.mean(rows[kept]), LEAST_MARGIN)
 
     def _examples(self, told: Told) -> Told:
         """The first fronts, and some of the rest."""
@@ -101,9 +115,7 @@ class LINAS(Rounds):
     def _goal(self) -> Goal:
         """The part of the objectives' space between the ideal and the reference, by what is predicted of the
         measured: their noise must not decide."""
-        features = self.features(self.elite.rows)
-        means = [one.scale.back(one.process.mean(features)) for one in self.surrogates]
-        points = np.stack(means, axis=1)
+        points = np.stack([one.mean(self.elite.rows) for one in self.surrogates], axis=1)
         kept = self.elite.violations <= 0
         front = points[kept][nondominated(points[kept])] if kept.any() else points
         everything = self.told.losses[np.isfinite(self.told.violations)]
@@ -143,22 +155,14 @@ class LINAS(Rounds):
     def _optimistic(self, rows: np.ndarray, normal: np.ndarray) -> list[np.ndarray]:
         """What each may be at so many deviations from its mean, (directions, n) for each objective, and how far
         the constraints are from being broken."""
-        features, values = self.features(rows), []
-        for number, surrogate in enumerate(self._surrogates):
-            mean, deviation = surrogate.process.mean_and_deviation(features)
-            values.append(surrogate.scale.back(mean + normal[:, [number]] * deviation))
-        return values
+        return [one.away(rows, normal[:, number]) for number, one in enumerate(self._surrogates)]
 
     def _batch(self, rows: np.ndarray, goal: Goal, count: int) -> np.ndarray:
         """Those that together raise the hypervolume most, one after the other, over draws from the posterior."""
         if not len(rows):
             return rows
         both = np.concatenate([rows, self.elite.rows])
-        features = self.features(both)
-        drawn = [
-            one.scale.back(one.process.draws(features, self.random.standard_normal((DRAWS, len(both)))))
-            for one in self._surrogates
-        ]
+        drawn = [one.draws(both, self.random.standard_normal((DRAWS, len(both)))) for one in self._surrogates]
         values = self._values(drawn, goal, goal.directions(DRAWS, self.random))
         candidates, base = values[:, : len(rows)], values[:, len(rows) :].max(axis=1)
         chosen: list[int] = []
@@ -191,7 +195,10 @@ Directions = tuple[
 
 
 class Goal:
-    """Where hypervolume is to be gained.
+    """Where hypervolume is to be gained, as a share of the box between the ideal and a reference.
+
+    Of two boxes each counts by its own size: else the one that reaches far beyond the ends of the front, where hardly
+    anything is to be gained, would take most of the measurements.
 
     Args:
         ideal: (objectives,), the best of each.
@@ -209,11 +216,11 @@ class Goal:
     def values(self, points: np.ndarray, directions: Directions) -> np.ndarray:
         """The scalarisation of points, (directions, n, objectives) or one set for all; (directions, n)."""
         weights, wide = directions
-        reference = np.where(wide[:, None], self.far, self.near)[:, None]
-        per_unit = 1 / ((self.near - self.ideal) * weights)
+        reference = np.where(wide[:, None], self.far, self.near)  # (directions, objectives)
+        per_unit = 1 / ((reference - self.ideal) * weights)
         least = np.inf
         for number in range(len(self.ideal)):
-            gained = (reference[..., number] - points[..., number]) * per_unit[:, [number]]
+            gained = (reference[:, [number]] - points[..., number]) * per_unit[:, [number]]
             least = np.minimum(least, gained)
         return np.maximum(least, 0) ** len(self.ideal)
 

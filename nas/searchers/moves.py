@@ -11,6 +11,7 @@ import numpy as np
 from search_spaces import Architecture, SearchSpace
 
 TRIES = 2000  # random rows in which to look for new ones before all neighbours are gone through
+ENOUGH = 0.5  # share of its options that must be lacking for a row to be part of a first design
 STEPS = 256  # rows whose neighbours are gone through at a time
 
 
@@ -41,6 +42,33 @@ class Moves:
         places = np.stack([random.permutation(count) for _ in self.counts], axis=1)
         cells = (places + random.random(places.shape)) / count
         return self.space.canonical(1 + np.minimum(cells * self.counts, self.counts - 1).astype(np.int64))
+
+    def design(self, count: int, known: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """What to begin with, (up to count, decisions): the ends of the space, and others with each option equally
+        often, less what known rows stand for.
+
+        That is filled up greedily: with what has the largest share of options that are met less often than in
+        the whole design, as long as that is half of its options.
+        """
+        rows = np.concatenate([self.ends, self.stratified(count - 2, random)])
+        if not len(known):
+            return rows
+        met = self._met(rows)
+        lacking, chosen = met.sum(axis=0) - self._met(known).sum(axis=0), []
+        for _ in rows:
+            shares = (met & (lacking > 0)).sum(axis=1) / np.maximum(met.sum(axis=1), 1)
+            shares[chosen] = 0
+            if shares.max() < ENOUGH:
+                break
+            chosen.append(int(shares.argmax()))
+            lacking = lacking - met[chosen[-1]]
+        return rows[chosen]
+
+    def _met(self, rows: np.ndarray) -> np.ndarray:
+        """Which options rows have, (n, options of all decisions)."""
+        options = [np.arange(1, count + 1) for count in self.counts]
+        columns = [column[:, None] == some for column, some in zip(rows.T, options, strict=True)]
+        return np.concatenate([np.zeros((len(rows), 0), bool), *columns], axis=1)
 
     def mutate(self, rows: np.ndarray, random: np.random.Generator, rate: float | None = None) -> np.ndarray:
         """Each decision that arises changes with chance `rate`, one over their number by default; at least

@@ -5,10 +5,14 @@ a Gaussian process whose kernel falls with the weighted number of decisions that
 weight for each decision and one more for the distance of numbers (Rasmussen and Williams, "Gaussian Processes
 for Machine Learning", 2006, sections 2.2, 5.1 and 5.4.2); and ridge regression on single decisions and their
 pairs, as a process with a polynomial kernel. In both the noise of measurements is fitted.
+
+Where something predicts an objective already, such as a latency model, both are also fitted to what that leaves over,
+and the best of the four is taken: so a bias is learned, and what misleads is left aside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +23,7 @@ from search_spaces import SearchSpace
 STEPS = 15  # of the optimiser of the weights
 LEAST_NOISE = 1e-4  # in variances of what is predicted
 FAR = 4.0  # interquartile ranges above the median beyond which bad values are cut off
+SMALL = 0.1  # of the least measured: below it, what is said of what was not measured is cut off
 
 
 class Features:
@@ -212,9 +217,10 @@ def fit_pairs(features: np.ndarray, targets: np.ndarray, decisions: int) -> Proc
 @dataclass(frozen=True)
 class Scale:
     """How losses are turned into what is predicted: in standard deviations, of logarithms where these are less
-    skewed, and not of more than what is bad enough."""
+    skewed, and not of more than what is bad enough; logarithms not of less than a part of the best."""
 
     logarithm: bool
+    least: float
     most: float
     centre: float
     spread: float
@@ -222,7 +228,7 @@ class Scale:
     @classmethod
     def plain(cls, values: np.ndarray) -> Scale:
         """Of values that are neither cut nor turned into logarithms."""
-        return cls(False, np.inf, float(values.mean()), float(values.std()) or 1.0)
+        return cls(False, -np.inf, np.inf, float(values.mean()), float(values.std()) or 1.0)
 
     @classmethod
     def of(cls, losses: np.ndarray) -> Scale:
@@ -231,11 +237,12 @@ class Scale:
         most = float(max(median + FAR * span, high))
         cut = np.minimum(losses, most)
         logarithm = bool(cut.min() > 0 and abs(_skewness(np.log(cut))) < abs(_skewness(cut)))
+        least = SMALL * float(cut.min()) if logarithm else -np.inf
         cut = np.log(cut) if logarithm else cut
-        return cls(logarithm, most, float(cut.mean()), float(cut.std()) or 1.0)
+        return cls(logarithm, least, most, float(cut.mean()), float(cut.std()) or 1.0)
 
     def there(self, losses: np.ndarray) -> np.ndarray:
-        cut = np.minimum(losses, self.most)
+        cut = np.clip(losses, self.least, self.most)
         return ((np.log(cut) if self.logarithm else cut) - self.centre) / self.spread
 
     def back(self, values: np.ndarray) -> np.ndarray:
@@ -249,16 +256,66 @@ def _skewness(values: np.ndarray) -> float:
 
 
 class Surrogate:
-    """The predictor of one objective; fitted again, it begins with the weights that it had."""
+    """The predictor of one objective; fitted again, it begins with the weights that it had.
 
-    def __init__(self, features: Features):
-        self.features = features
-        self.logs: np.ndarray | None = None
+    Args:
+        known: what is said of the objective without measuring it: of rows (n, decisions) their losses, (n,). By what
+            of them it is off is learned, and if that does not predict better than learning without it, it is left.
+    """
 
-    def fit(self, features: np.ndarray, losses: np.ndarray, scale: Scale | None = None) -> None:
+    def __init__(self, features: Features, known: Callable[[np.ndarray], np.ndarray] | None = None):
+        self.features, self.known = features, known
+        self.logs: dict[bool, np.ndarray] = {}
+
+    def fit(self, rows: np.ndarray, losses: np.ndarray, scale: Scale | None = None) -> None:
         self.scale = scale or Scale.of(losses)
         targets = self.scale.there(losses)
-        product, self.logs = fit_product(features, targets, self.features.groups, self.logs)
-        pairs = fit_pairs(features, targets, self.features.decisions)
-        agreement = [tau(process.left_out, targets) or 0.0 for process in (product, pairs)]
-        self.process = pairs if agreement[1] > agreement[0] else product
+        fits = self._fits(rows, targets, based=False)
+        if self.known is not None:
+            fits += self._fits(rows, targets, based=True)
+        self.fitted = max(fits, key=lambda one: tau(one.left_out, targets) or 0.0)
+
+    def mean(self, rows: np.ndarray) -> np.ndarray:
+        """What is expected of rows, (n,) losses."""
+        base, process = self._base(rows), self.fitted.process
+        return self.scale.back(base + self.fitted.unit * process.mean(self.features(rows)))
+
+    def away(self, rows: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+        """What rows are at so many deviations from their mean, (k,): (k, n) losses."""
+        mean, deviation = self.fitted.process.mean_and_deviation(self.features(rows))
+        return self.scale.back(self._base(rows) + self.fitted.unit * (mean + deviations[:, None] * deviation))
+
+    def draws(self, rows: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        """(draws, n) losses from the joint posterior; normal as of `Process.draws`."""
+        drawn = self.fitted.process.draws(self.features(rows), normal)
+        return self.scale.back(self._base(rows) + self.fitted.unit * drawn)
+
+    def _fits(self, rows: np.ndarray, targets: np.ndarray, based: bool) -> list[Fitted]:
+        base = self._said(rows) if based else np.zeros(len(rows))
+        off = targets - base
+        centre, unit = (float(off.mean()), float(off.std()) or 1.0) if based else (0.0, 1.0)
+        off, features = (off - centre) / unit, self.features(rows)
+        product, self.logs[based] = fit_product(features, off, self.features.groups, self.logs.get(based))
+        pairs = fit_pairs(features, off, self.features.decisions)
+        return [
+            Fitted(one, based, centre, unit, base + centre + unit * one.left_out) for one in (product, pairs)
+        ]
+
+    def _base(self, rows: np.ndarray) -> np.ndarray:
+        return self.fitted.centre + (self._said(rows) if self.fitted.based else 0.0)
+
+    def _said(self, rows: np.ndarray) -> np.ndarray:
+        """What is known of rows before they are measured, on the scale of what is predicted."""
+        return self.scale.there(np.asarray(self.known(rows), float))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A process, and what it is of: what is predicted, or by how much something known is off, in units around a
+    centre. `left_out` is what it says of each example from the others, (n,)."""
+
+    process: Process
+    based: bool
+    centre: float
+    unit: float
+    left_out: np.ndarray
