@@ -66,8 +66,9 @@ class Found:
         return pareto.hypervolume(points, corner) if self.front else 0.0
 
     def to_frame(self) -> DataFrame:
-        """A row per candidate: its number and key, its decisions, its values, whether it keeps the constraints and
-        is on the front, its error, and the seconds that the evaluation took.
+        """A row per candidate: its number and key, its decisions, its values, the low and the high end of those that
+        are uncertain, whether it keeps the constraints and is on the front, its error, and the seconds that the
+        evaluation took.
 
         A decision that has the name of another column is called `decision NAME`.
 
@@ -80,13 +81,16 @@ class Found:
             raise ImportError("to_frame needs pandas, which is not installed: pip install pandas") from None
         on_front = {one.key for one in self.front}
         values = list(dict.fromkeys(key for one in self.candidates for key in one.values))
-        taken = {"number", "candidate", "feasible", "front", "error", "seconds", *values}
+        uncertain = [key for key in values if any(key in one.intervals for one in self.candidates)]
+        ends = {f"{key} {end}": (key, at) for key in uncertain for at, end in enumerate(("low", "high"))}
+        taken = {"number", "candidate", "feasible", "front", "error", "seconds", *values, *ends}
         rows = [
             {
                 "number": one.number,
                 "candidate": one.key,
                 **{f"decision {k}" if k in taken else k: v for k, v in self._decided(one).items()},
                 **{key: one.values.get(key) for key in values},
+                **{name: one.interval(key)[at] for name, (key, at) in ends.items() if key in one.values},
                 "feasible": one.feasible(self.constraints),
                 "front": one.key in on_front,
                 "error": one.error,

@@ -11,32 +11,26 @@ loads neither torch nor Ray.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
-import tempfile
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
-from dataclasses import asdict, replace
-from hashlib import sha256
-from importlib.metadata import version
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from nas.asking import AskTell
+from nas.devices import Goals
 from nas.found import Found
 from nas.goals import constraints_of, focus_of, keys_of, objectives_of
-from nas.own_evaluator import OwnEvaluator
+from nas.own_evaluator import Given, OwnEvaluator
+from nas.own_run import memory_of, own_run
 from nas.pool import HerePool, Pool
 from nas.progress import in_words, track
 from nas.search import PoolWhenNeeded, Search, SearchFailed, make_searcher
 from nas.search import search as carry_out
-from nas.stopping import Clock
-from nas.storage.records import Candidate, Constraint, Leg, Objective, Run
+from nas.storage.records import Candidate, Constraint, Objective
 from search_spaces import CategoricalSpace
 
 if TYPE_CHECKING:
-    from nas.legs import Sitting
     from nas.storage.store import Store
 
 __all__ = [
@@ -52,10 +46,12 @@ __all__ = [
 
 ask_tell = AskTell
 
+_OPTION = re.compile(r"--(workers|gpus-per-worker|ray)(?: (\d[\d.]*|HOST:PORT))?")  # of the command
+
 
 def search(
     space: Any,
-    evaluate: Callable[[Any], Mapping[str, float]],
+    evaluate: Callable[[Any], Mapping[str, Given]],
     objectives: Mapping[str, str] | Sequence[Objective],
     searcher: str | Mapping[str, Any] = Search.searcher,
     budget: int = 250,
@@ -83,7 +79,8 @@ def search(
     Args:
         space: a CategoricalSpace, or any space of search_spaces.
         evaluate: from an architecture, which of a CategoricalSpace is read like a dictionary, to a number for every
-            objective and for whatever else is limited.
+            objective and for whatever else is limited; or to (low, value, high), the value within its 95 % interval,
+            of which constraints take the worse end.
         objectives: `{"accuracy": "maximize", "latency_ms": "minimize"}`, one or more.
         searcher: a name, or `{"name": "nsga2", "population": 32}`.
         constraints: `{"latency_ms": {"max": 2.0}}`.
@@ -114,27 +111,13 @@ def search(
     goals, limits = objectives_of(objectives), constraints_of(constraints)
     region, start = focus_of(focus, goals), _architectures(space, start_from)
     strategy = make_searcher(settings, space, len(goals))
-    asked = {
-        "evaluator": _name(evaluate),
-        "search": {**asdict(settings), "start_from": [one.key for one in start] or None},
-        "focus": [asdict(one) for one in region],
-    }
-    run = Run(
-        name=name or space.name,
-        experiment=json.dumps(asked),
-        space=space.to_json(),
-        objectives=goals,
-        constraints=limits,
-        folder="",
-        status="searching",
-        facts=_facts(seed),
-    )
+    run = own_run(name, space, _name(evaluate), settings, Goals(goals, limits, region), start)
     evaluator = OwnEvaluator(evaluate, keys_of(goals, limits))
     with ExitStack() as used:
         pool = PoolWhenNeeded(
             lambda: used.enter_context(_pool(evaluator, workers, gpus_per_worker, ray, timeout))
         )
-        memory = used.enter_context(_memory(store, run, start, extend, pool))
+        memory = used.enter_context(memory_of(store, run, start, extend, pool))
         known, most = len(memory.candidates(run.name)), min(budget, space.size)
         over = quiet or known >= most
         shown = None if over else used.enter_context(track("searching", most, known))
@@ -205,118 +188,18 @@ def _name(evaluate: Callable) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _facts(seed: int) -> dict[str, str]:
-    return {
-        "machine": f"{platform.node()} {platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "search seed": str(seed),
-        **{name: version(name) for name in ("paretoshift", "numpy", "pymoo")},
-    }
-
-
-# -- where candidates are kept -----------------------------------------------------------------
-
-
-class _InMemory:
-    def __init__(self, start: Sequence[Any]):
-        self.kept: list[Candidate] = []
-        self.leg = Leg(start=tuple(one.to_json() for one in start))
-        self.clock = Clock()
-        self.ended = ""
-
-    def candidates(self, run: str) -> list[Candidate]:
-        return list(self.kept)
-
-    def add_candidate(self, run: str, candidate: Candidate) -> Candidate:
-        self.kept.append(replace(candidate, number=len(self.kept) + 1))
-        return self.kept[-1]
-
-
 @contextmanager
-def _memory(
-    store: str | os.PathLike | Store | None, run: Run, start: Sequence[Any], extend: bool, pool: Pool
-) -> Iterator[_InMemory | Sitting]:
-    """Where the candidates of the run are and come to, measured in all that is now asked for; in a store the run says
-    how it ended."""
-    if store is None:
-        yield _InMemory(start)
-        return
-    from nas.config import run_name
-    from nas.experiment import lock
-    from nas.legs import Sitting, begin, complete
-    from nas.storage.store import Store
+def _in_python() -> Iterator[None]:
+    """What is wrong with workers is said in the arguments of `search`, not in options of the command."""
+    try:
+        yield
+    except ValueError as error:
 
-    run_name(run.name)
-    with (
-        nullcontext(store) if isinstance(store, Store) else Store(_url(os.fspath(store))) as kept,
-        lock(_folder(kept.url), run.name, "wait for it, or give this one another name"),
-    ):
-        _open(kept, run, extend)
-        try:
-            complete(run.name, keys_of(run.objectives, run.constraints), pool, kept)
-            sitting = Sitting(kept, run.name, begin(kept, run, lambda: [one.to_json() for one in start]))
-            yield sitting
-        except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            kept.update_run(run.name, status=status, message=" ".join(str(error).split())[:500])
-            raise
-        kept.update_run(run.name, status="finished", message=sitting.ended)
+        def argument(option: re.Match) -> str:
+            name, value = option[1].replace("-", "_"), option[2]
+            return name if value is None else f'{name}="{value}"' if ":" in value else f"{name}={value}"
 
-
-def _url(place: str) -> str:
-    return place if "://" in place else f"sqlite:///{place}"
-
-
-def _folder(url: str) -> Path:
-    """Where the lock of a run is: beside the store's file, or one of this machine for this database."""
-    file = url.removeprefix("sqlite:///")
-    if file != url:
-        return Path(file).parent
-    return Path(tempfile.gettempdir()) / f"paretoshift-{sha256(url.encode()).hexdigest()[:12]}"
-
-
-def _open(store: Store, run: Run, extend: bool) -> None:
-    """Make the run, or go on with it if it is the same, or may be extended.
-
-    Raises:
-        ValueError: the name is in use by another one; the message says what differs.
-    """
-    was = next((one for one in store.runs() if one.name == run.name), None)
-    if was is None:
-        store.add_run(run)
-        return
-    if differ := _differences(was, run):
-        raise ValueError(
-            f"the run {run.name} in {store.url} has {differ}; give this one another name, with name=..."
-        )
-    if not extend and (differ := _other_goals(was, run)):
-        raise ValueError(
-            f"the run {run.name} in {store.url} has {differ}; give this one another name, with name=..., or go on "
-            "from its candidates, with extend=True"
-        )
-    store.update_run(run.name, status="searching", message="", facts=run.facts)
-
-
-def _differences(was: Run, run: Run) -> str:
-    """In what two runs differ that cannot be one."""
-    if was.evaluator is None:
-        return "a supernet, and is of an experiment file"
-    return "another space" if was.space != run.space else ""
-
-
-def _other_goals(was: Run, run: Run) -> str:
-    """In what a run differs from what it was, beside the rules that end it."""
-    from nas.legs import settings_of
-
-    before, now = (json.loads(settings_of(one)) for one in (was, run))
-    different = {
-        "other objectives": before["objectives"] != now["objectives"],
-        "other constraints": before["constraints"] != now["constraints"],
-        "another focus": before["focus"] != now["focus"],
-        "another searcher or seed": any(before[key] != now[key] for key in ("searcher", "seed")),
-        "another start": before["start_from"] != now["start_from"],
-    }
-    return " and ".join(what for what, differ in different.items() if differ)
+        raise ValueError(_OPTION.sub(argument, str(error))) from error
 
 
 # -- where evaluations run ---------------------------------------------------------------------
@@ -335,7 +218,7 @@ def _pool(
         return
     from workers.cluster import RayTalk, connect
 
-    with redirect_stdout(RayTalk()):  # Ray prints what happens to it
+    with redirect_stdout(RayTalk()), _in_python():  # Ray prints what happens to it
         cluster = connect(ray, workers, gpus_per_worker)
     with cluster:
         from workers.pool import pool_of  # now: what imports Ray fixes its settings

@@ -16,16 +16,19 @@ from search_spaces.strict import unknown
 
 log = logging.getLogger(__name__)
 
+Interval = tuple[float, float]
+Given = float | tuple[float, float, float]  # a number, or an uncertain one within its 95 % interval
+
 
 @dataclass(frozen=True)
 class OwnEvaluator:
     """
     Args:
-        evaluate: `architecture -> {key: number}`.
+        evaluate: `architecture -> {key: number}`, or `{key: (low, number, high)}` where it is uncertain.
         keys: what it must return, no more and no less: the objectives, and what else is limited.
     """
 
-    evaluate: Callable[[Any], Mapping[str, float]]
+    evaluate: Callable[[Any], Mapping[str, Given]]
     keys: tuple[str, ...]
 
     def __call__(self, architecture: Any) -> Candidate:
@@ -33,7 +36,8 @@ class OwnEvaluator:
         begun = time.perf_counter()
         candidate = Candidate(architecture.key, architecture.to_json())
         try:
-            candidate = replace(candidate, values=checked(self.evaluate(architecture), self.keys))
+            values, intervals = checked(self.evaluate(architecture), self.keys)
+            candidate = replace(candidate, values=values, intervals=intervals)
         except Exception as error:  # a candidate that fails must not end the search
             log.info("candidate %s failed", candidate.key, exc_info=True)
             reason = " ".join(str(error).split()) or "no message"
@@ -41,11 +45,14 @@ class OwnEvaluator:
         return replace(candidate, seconds=time.perf_counter() - begun)
 
 
-def checked(returned: Any, keys: Sequence[str], got: str = "evaluate returned") -> dict[str, float]:
-    """The numbers that were asked for, in the order of `keys`; `got` begins the errors.
+def checked(
+    returned: Any, keys: Sequence[str], got: str = "evaluate returned"
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """The numbers that were asked for, in the order of `keys`, and the intervals of those that are uncertain; `got`
+    begins the errors.
 
     Raises:
-        ValueError: one is missing, one is too many, or one is no finite number.
+        ValueError: one is missing, one is too many, one is no finite number, or outside of its interval.
     """
     if not isinstance(returned, Mapping):
         example = ", ".join(f'"{key}": ...' for key in keys)
@@ -54,7 +61,17 @@ def checked(returned: Any, keys: Sequence[str], got: str = "evaluate returned") 
         raise ValueError(f"{got} no {missing[0]}, only {', '.join(map(str, returned)) or 'nothing'}")
     if extra := [key for key in returned if key not in keys]:
         raise unknown(f"{got} {extra[0]!r}, which", extra[0], keys)
-    return {key: _number(returned[key], f"{got} {_short(returned[key])} for {key}") for key in keys}
+    values, intervals = {}, {}
+    for key in keys:
+        given, said = returned[key], f"{got} {_short(returned[key])} for {key}"
+        if not isinstance(given, tuple | list):
+            values[key] = _number(given, said)
+            continue
+        ends = [_number(one, f"{said}, with {_short(one)}") for one in given]
+        if len(ends) != 3 or ends != sorted(ends):
+            raise ValueError(f"{said}; an uncertain value is (low, value, high), in ascending order")
+        values[key], intervals[key] = ends[1], (ends[0], ends[2])
+    return values, intervals
 
 
 def _number(value: Any, said: str) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")  # an architecture, or a request for a trial; it has a `key`
@@ -43,3 +44,18 @@ class TogetherPool(Generic[Item, Outcome]):
 
     def close(self) -> None:
         pass
+
+
+def shared_out(items: Sequence[Item], workers: int) -> list[list[Item]]:
+    """Items in portions for so many workers, in order: large ones first, so that what is next to each other stays
+    together, and single ones at last, so that all are busy until the end.
+
+    Each portion is two thirds of a worker's equal share of the rest, after the guided self-scheduling of
+    Polychronopoulos and Kuck (IEEE Transactions on Computers 36(12), 1987), which takes the whole share.
+    """
+    rest, portions = list(items), []
+    while rest:
+        size = math.ceil(len(rest) / (1.5 * workers))
+        portions.append(rest[:size])
+        rest = rest[size:]
+    return portions

@@ -55,6 +55,17 @@ def evaluate_together(
             yield replace(candidate, seconds=candidate.seconds + share)
 
 
+def evaluate_loud(bench: Bench, architectures: list[Architecture]) -> list[Candidate]:
+    """As `evaluate_together`, but only what does not need a quiet machine."""
+    return list(evaluate_together(bench, architectures, [one for one in bench.measures if not one.quiet]))
+
+
+def beginning(architecture: Architecture) -> str:
+    """In the order of this, architectures that begin alike are next to each other: its JSON says resolution and
+    stages in order."""
+    return architecture.to_json()
+
+
 def _portions(
     bench: Bench, architectures: Sequence[Architecture]
 ) -> Iterator[tuple[list[Architecture], list[list[Part]]]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 import resource
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -22,11 +22,11 @@ from nas import config
 from nas.data import load
 from nas.evaluation import BATCH, Bench, evaluate, space_of
 from nas.memory import keep_freed_memory
-from nas.pool import HerePool, TogetherPool
+from nas.pool import HerePool, TogetherPool, shared_out
 from nas.prefix_tree import PrefixTree, depth_first, grouped, most_waiting, path, portions
 from nas.search import Search, make_searcher
 from nas.storage.records import Candidate
-from nas.together import PORTION, accuracies_of, evaluate_together
+from nas.together import PORTION, accuracies_of, beginning, evaluate_together
 from search_spaces import Architecture, SearchSpace
 from search_spaces.parts import StageChoice
 from supernets import checkpoint
@@ -255,6 +255,25 @@ def test_portions_hold_every_architecture_once_and_keep_the_bounds(bench_for):
             assert len(numbers) == 1 or most_waiting(grouped([paths[number] for number in numbers])) <= values
     assert max(map(len, portions(paths, 100, 0))) == 1
     assert portions([], 5, 0) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_workers_get_each_architecture_once_and_most_that_begin_alike_together(workers, bench_for):
+    bench = bench_for("tiny")
+    asked = drawn(bench.space, 64)
+
+    cut = shared_out(sorted(asked, key=beginning), workers)
+
+    assert sorted(one.key for some in cut for one in some) == sorted(one.key for one in asked)
+    sizes = [len(some) for some in cut]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] < 64 / workers and sizes[-1] <= 2
+
+    def parts(portions: Sequence[Sequence[Architecture]]) -> int:
+        return sum(len(grouped([path(bench.supernet, one) for one in some])) for some in portions)
+
+    alone, together = parts([[one] for one in asked]), parts([asked])
+    assert alone - parts(cut) > 0.5 * (alone - together)  # of what one process saves, this much is saved
+    assert shared_out([], workers) == []
 
 
 def test_next_to_each_other_are_those_that_begin_alike(bench_for):

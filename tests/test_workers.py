@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,13 +26,26 @@ from nas.cli import main
 from nas.data import load
 from nas.evaluation import space_of
 from nas.experiment import Opened, open_run, search_run, train_run, training_parts
+from nas.pool import shared_out
 from nas.storage.records import Candidate
 from nas.storage.store import Store
+from nas.together import beginning
 from search_spaces import Architecture
 from supernets import checkpoint
 from supernets.training import Diverged, average_gradients
 from tests.conftest import TINY, write_experiment
-from workers.cluster import Cluster, WorkersFailed, check_room, connect, differences, sendable, versions
+from tests.test_experiment_extended import trained_run
+from workers.cluster import (
+    Cluster,
+    WorkersFailed,
+    check_room,
+    connect,
+    differences,
+    has,
+    sendable,
+    taken,
+    versions,
+)
 
 pytestmark = [
     pytest.mark.ray,
@@ -242,6 +256,24 @@ def test_what_a_dying_worker_did_is_done_again_and_what_kills_every_worker_is_a_
     assert "3 workers died" in next(one.error for one in found if one.error)
 
 
+def test_a_worker_that_dies_with_several_in_hand_costs_these_alone_and_one_of_them_the_others_nothing(
+    cluster, architectures, tmp_path
+):
+    portions = shared_out(sorted(architectures, key=beginning), 2)
+    deadly = portions[0][1].key
+    prepare = partial(Trouble, tmp_path, {deadly: 100})
+
+    found = evaluated(cluster, prepare, architectures, quietly, loudly_together, beginning)
+
+    assert [one.key for one in found] == [one.key for one in architectures]
+    assert [one.key for one in found if one.error] == [deadly]
+    work = [json.loads(line) for file in tmp_path.glob("*.log") for line in file.read_text().splitlines()]
+    done = Counter(one["key"] for one in work if one["what"] == "accuracy")
+    again = {key for key, times in done.items() if times > 1}
+    assert again == {portions[0][0].key}  # handed out with it, and done before
+    assert set(done) == {one.key for one in architectures} - {deadly}
+
+
 def test_latency_is_measured_by_one_worker_while_no_other_works_and_not_of_what_failed(
     cluster, architectures, tmp_path
 ):
@@ -296,10 +328,10 @@ def test_outcomes_may_come_as_they_are_ready_and_until_somebody_says_stop(cluste
 
 
 def patiently(trouble: Trouble, architecture: Architecture) -> Candidate:
-    """A minute for the one that fails elsewhere, next to nothing for the others."""
+    """Longer than any restart of a worker for the one that fails elsewhere, next to nothing for the others."""
     trouble.die_if_due(architecture.key)
     if architecture.key == trouble.failing:
-        time.sleep(60)
+        time.sleep(600)  # it is killed before
     return trouble.measure(architecture, "accuracy")
 
 
@@ -325,7 +357,8 @@ class Trouble:
         begun = time.monotonic()
         while time.monotonic() < begun + 0.02:
             pass
-        note = {"what": what, "process": os.getpid(), "begun": begun, "ended": time.monotonic()}
+        note = {"what": what, "key": architecture.key, "process": os.getpid(), "begun": begun}
+        note["ended"] = time.monotonic()
         with open(self.folder / f"{os.getpid()}.log", "a") as log:
             log.write(json.dumps(note) + "\n")
         return Candidate(architecture.key, architecture.to_json(), {what: 1.0})
@@ -342,14 +375,96 @@ def quietly(trouble: Trouble, architecture: Architecture) -> Candidate:
     return trouble.measure(architecture, "latency_ms")
 
 
-def evaluated(cluster: Cluster, prepare, architectures: list[Architecture], quiet=None) -> list[Candidate]:
+def loudly_together(trouble: Trouble, architectures: list[Architecture]) -> list[Candidate]:
+    return [loudly(trouble, one) for one in architectures]
+
+
+def evaluated(
+    cluster: Cluster, prepare, architectures: list[Architecture], quiet=None, loud=loudly, alike=None
+) -> list[Candidate]:
     from workers.pool import WorkerPool
 
-    pool = WorkerPool(cluster, prepare, loudly, quiet)
+    pool = WorkerPool(cluster, prepare, loud, quiet, alike=alike)
     try:
         return list(pool.map(architectures))
     finally:
         pool.close()
+
+
+# -- a device on another node ------------------------------------------------------------------
+
+ELSEWHERE = f"""
+{TINY[: TINY.index("device:")].replace("budget: 20", "budget: 6")}
+devices:
+  here: {{name: onnxruntime-cpu, min_runs: 5, max_runs: 10, seconds: 0.005}}
+  board: {{name: openvino-cpu, min_runs: 7, max_runs: 9, seconds: 0.005, resources: {{jetson: 1}}}}
+"""
+
+
+@pytest.mark.slow
+def test_networks_go_to_the_node_of_a_device_and_its_records_come_back(cluster, tiny_run, tmp_path):
+    from workers.far import check_far
+    from workers.pool import pool_on_workers
+
+    run = trained_run(tiny_run, tmp_path, ELSEWHERE)
+    experiment, places = config.read_experiment(run.file), []
+    absent = {"name": "onnxruntime-cuda", "resources": {"jetson": 1.0}}
+
+    def make_pool(opened):
+        import ray
+
+        pool = pool_on_workers(cluster)(opened)
+        [far] = pool.far
+        places.extend(ray.get(far.workers[0].evaluator.work.remote(node_of_each, [None])))
+        return pool
+
+    with pytest.raises(
+        ValueError, match=r"\Adevices\.board: no node of the cluster has {jetson: 1} left .*; st"
+    ):
+        check_far(experiment)
+    with another_node({"jetson": 1}) as node, Store(run.store_url) as store:
+        check_far(experiment)
+        with pytest.raises(
+            ValueError, match=r"devices\.board: onnxruntime-cuda cannot be used on its node: onnx"
+        ):
+            check_far(replace(experiment, devices={**experiment.devices, "board": absent}))
+        with open_run(experiment, store, run.folder / "runs") as opened:
+            assert search_run(opened, never, make_pool)
+        found = store.candidates("tiny", with_latency=True)
+
+    assert places == [node]
+    assert len(found) == 6 and not any(one.error for one in found)
+    for one in found:
+        record = one.latencies["latency_ms@board"]
+        assert record.device == "openvino-cpu" and "openvino" in record.versions and record.processor
+        assert record.settings["min_runs"] == 7 and 7 <= len(record.samples_ms) <= 9
+        assert one.values["latency_ms@board"] == record.median_ms
+        assert one.latencies["latency_ms@here"].device == "onnxruntime-cpu"
+
+
+def node_of_each(bench, items: list) -> list[str]:
+    import ray
+
+    return [ray.get_runtime_context().get_node_id() for _ in items]
+
+
+@contextmanager
+def another_node(resources: dict[str, float]) -> Iterator[str]:
+    """A node that joins the cluster as people let theirs join; its identity."""
+    import ray
+
+    command = [str(Path(sys.executable).parent / "ray"), "start", f"--address={address()}", "--num-cpus=0"]
+    command += [f"--resources={json.dumps(resources)}", "--block"]
+    node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while not (known := [one for one in ray.nodes() if resources.keys() <= one["Resources"].keys()]):
+            assert time.monotonic() < end and node.poll() is None
+            time.sleep(0.1)
+        yield known[0]["NodeID"]
+    finally:
+        node.terminate()
+        node.wait(60)
 
 
 # -- the cluster -------------------------------------------------------------------------------
@@ -399,12 +514,20 @@ def test_workers_fit_where_each_finds_a_cpu_and_its_gpus_on_one_node(nodes, gpus
         check_room(nodes, room + 1, gpus)
 
 
+def test_a_node_has_what_is_asked_for_and_an_actor_takes_no_cpu_unless_it_asks():
+    assert has({"CPU": 4.0, "jetson": 1.0}, {"jetson": 0.5})
+    assert not has({"CPU": 4.0}, {"jetson": 1.0}) and not has({"jetson": 1.0}, {"jetson": 2.0})
+    assert taken({"jetson": 1.0}) == {"num_cpus": 0, "num_gpus": 0, "resources": {"jetson": 1.0}}
+    assert taken({"GPU": 1.0, "CPU": 2.0}) == {"num_cpus": 2.0, "num_gpus": 1.0, "resources": {}}
+
+
 def test_versions_differ_by_their_numbers_and_not_by_their_builds():
     ours = versions()
 
     assert ours["torch"] == torch.__version__.partition("+")[0]
     assert differences(ours, dict(ours)) == ""
     assert differences(ours, ours | {"torch": "1.0"}) == f"torch 1.0 (here {ours['torch']})"
+    assert differences(ours, versions(["paretoshift"])) == ""  # of a node that is there for a device
 
 
 def test_an_experiment_is_sent_with_a_path_that_means_the_same_in_any_folder(tmp_path, monkeypatch):

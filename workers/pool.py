@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic
@@ -23,18 +23,29 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from nas.own_evaluator import OwnEvaluator
-from nas.pool import Item, Outcome, Pool
+from nas.pool import Item, Outcome, Pool, shared_out
 from nas.storage.records import Candidate
 from search_spaces import Architecture
-from workers.cluster import PATIENCE, Cluster, WorkersFailed, node_name, reason_of, sendable
+from workers.cluster import (
+    PATIENCE,
+    Cluster,
+    WorkersFailed,
+    has,
+    living_nodes,
+    node_name,
+    reason_of,
+    sendable,
+    taken,
+)
 
 log = logging.getLogger(__name__)
 
-ROUND = 4  # architectures per worker between two recordings: what a killed search has to do again, at most
+ROUND = 16  # architectures per worker between two recordings: what a killed search has to do again, at most
 MOST_DEATHS = 3
 POLL = 0.5  # seconds between two questions whether to stop
 
 Work = Callable[[Any, Item], Outcome]  # the first argument is what `prepare` made
+WorkOnSome = Callable[[Any, list[Item]], Sequence[Outcome]]
 
 
 def pool_on_workers(cluster: Cluster) -> Callable[..., Pool]:
@@ -42,13 +53,19 @@ def pool_on_workers(cluster: Cluster) -> Callable[..., Pool]:
 
     def make_pool(opened) -> Pool:
         from nas.evaluation import evaluate_part, measures_of
+        from nas.together import beginning, evaluate_loud
 
         prepare = partial(
             prepare_bench, sendable(opened.experiment), str(opened.supernet_file), opened.splits.fingerprint
         )
         quiet = any(measure.quiet for measure in measures_of(opened.experiment))
-        works = [partial(evaluate_part, quiet=False)] + quiet * [partial(evaluate_part, quiet=True)]
-        return WorkerPool(cluster, prepare, *works)
+        works = [evaluate_loud] + quiet * [partial(evaluate_part, quiet=True)]
+        pool = WorkerPool(cluster, prepare, *works, alike=beginning)
+        if not opened.experiment.far:
+            return pool
+        from workers.far import FarPool
+
+        return FarPool(cluster, pool, opened.experiment.far)
 
     return make_pool
 
@@ -139,8 +156,16 @@ class Actor:
     def prepare(self, prepare: Callable[[], Any]) -> None:
         self.bench = prepare()
 
-    def work(self, work: Work[Item, Outcome], item: Item) -> Outcome:
-        return work(self.bench, item)
+    def work(self, work: WorkOnSome[Item, Outcome], items: list[Item]) -> Sequence[Outcome]:
+        return work(self.bench, items)
+
+
+def one_by_one(work: Work[Item, Outcome], bench: Any, items: list[Item]) -> list[Outcome]:
+    return [work(bench, item) for item in items]
+
+
+def _alone(items: Sequence[Item]) -> list[list[Item]]:
+    return [[item] for item in items]
 
 
 class Evaluator(Actor):
@@ -172,18 +197,24 @@ class Worker:
 
 
 class WorkerPool(Generic[Item, Outcome]):
-    """See nas.pool.Pool. At most one item per worker is in flight.
+    """See nas.pool.Pool. What one worker has in hand at once is one item, or with `alike` several.
 
     Args:
         prepare: makes what an evaluation needs, once on each worker. An importable function over text and
             paths, never over a network.
-        loud: measures what does not mind company.
+        loud: measures what does not mind company; with `alike` of several items at once.
         quiet: measures the rest, on a host where nothing else of ours runs; not asked for what failed before.
         failed: the outcome of an item that kills whoever works at it, and why.
-        in_order: outcomes come in the order of asking, some time after they are ready, which `quiet` needs.
+        in_order: outcomes come in the order of asking, some time after they are ready, which `quiet` needs; with
+            `alike` in that order within a round only.
         stop: asked all the while; when it says so, no more outcomes come.
         timeout: seconds after which an item fails, and the worker that has it in hand is ended; not with `quiet`.
         kind: the class of the actors.
+        alike: what to sort items by so that those which share work are next to each other, and are handed out
+            together; only `in_order`. If a worker dies with several in hand, they are done again one by one: nobody
+            knows whose fault it was.
+        resources: what a worker takes, and there is one alone; by default all workers of the cluster, with what it
+            says.
 
     Raises:
         WorkersFailed: a worker cannot start; the message says where and why.
@@ -193,23 +224,29 @@ class WorkerPool(Generic[Item, Outcome]):
         self,
         cluster: Cluster,
         prepare: Callable[[], Any],
-        loud: Work[Item, Outcome],
+        loud: Work[Item, Outcome] | WorkOnSome[Item, Outcome],
         quiet: Work[Item, Outcome] | None = None,
         failed: Callable[[Item, str], Outcome] = failed_candidate,
         in_order: bool = True,
         stop: Callable[[], bool] = lambda: False,
         timeout: float | None = None,
         kind: type[Actor] = Evaluator,
+        alike: Callable[[Item], str] | None = None,
+        resources: Mapping[str, float] | None = None,
     ):
         assert in_order or quiet is None
-        assert timeout is None or quiet is None
+        assert timeout is None or (quiet is None and alike is None)
+        assert in_order or alike is None
         self.timeout, self.kind = timeout, kind
-        self.cluster, self.prepare, self.loud, self.quiet = cluster, prepare, loud, quiet
+        self.cluster, self.prepare, self.alike = cluster, prepare, alike
+        self.loud = loud if alike else partial(one_by_one, loud)
+        self.quiet = partial(one_by_one, quiet) if quiet else None
         self.failed, self.in_order, self.stop = failed, in_order, stop
+        self.resources = resources
         self.workers: list[Worker] = []
         self.deaths: Counter[str] = Counter()  # by key of the item
         try:
-            self._start(cluster.workers)
+            self._start(cluster.workers if resources is None else 1)
         except BaseException:
             self.close()
             raise
@@ -220,22 +257,31 @@ class WorkerPool(Generic[Item, Outcome]):
         if self.in_order:
             yield from self._in_rounds(list(items))
         else:
-            yield from self._each(list(items), self.loud, self._all)
+            yield from self._each(_alone(list(items)), self.loud, self._all)
 
     def _in_rounds(self, waiting: list[Item]) -> Iterator[Outcome]:
         from nas.evaluation import merge
 
+        places = {one.key: place for place, one in enumerate(waiting)}
+        waiting = waiting if self.alike is None else sorted(waiting, key=self.alike)
         while waiting:
             size = ROUND * len(self.workers)
             together, waiting = waiting[:size], waiting[size:]
-            found = {one.key: one for one in self._each(together, self.loud, self._all)}
+            found = {one.key: one for one in self._each(self._portions(together), self.loud, self._all)}
             if len(found) < len(together):
                 return  # it was stopped
             if self.quiet is not None:
                 measurable = [one for one in together if found[one.key].error is None]
-                for candidate in self._each(measurable, self.quiet, self._meters):
+                for candidate in self._each(_alone(measurable), self.quiet, self._meters):
                     found[candidate.key] = merge(found[candidate.key], candidate)
-            yield from (found[one.key] for one in together)
+            yield from sorted(found.values(), key=lambda one: places[one.key])
+
+    def _portions(self, items: list[Item]) -> list[list[Item]]:
+        return _alone(items) if self.alike is None else shared_out(items, len(self.workers))
+
+    def each(self, items: Sequence[Item], work: Work[Item, Any]) -> Iterator[Any]:
+        """What any work makes of each of some items, as it comes."""
+        yield from self._each(_alone(items), partial(one_by_one, work), self._all)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -277,11 +323,7 @@ class WorkerPool(Generic[Item, Outcome]):
 
     def _hire(self, count: int) -> list[tuple[ray.actor.ActorHandle, ray.ObjectRef, ray.ObjectRef]]:
         """Evaluators that found room, each with its place and the end of its preparation to wait for."""
-        make = ray.remote(self.kind).options(
-            num_cpus=1,
-            num_gpus=self.cluster.gpus_per_worker,
-            runtime_env={"env_vars": self.cluster.environment},
-        )
+        make = ray.remote(self.kind).options(**self._options())
         evaluators = [make.remote() for _ in range(count)]
         asked = [(one, one.place.remote(), one.prepare.remote(self.prepare)) for one in evaluators]
         placed, missing = self._wait_for_room([place for _, place, _ in asked])
@@ -295,6 +337,21 @@ class WorkerPool(Generic[Item, Outcome]):
             log.warning("%s; going on with %d", said, len(placed) + len(self.workers))
         return [one for one in asked if one[1] in placed]
 
+    def _options(self) -> dict[str, Any]:
+        if self.resources is not None:
+            return taken(self.resources)
+        return {
+            "num_cpus": 1,
+            "num_gpus": self.cluster.gpus_per_worker,
+            "runtime_env": {"env_vars": self.cluster.environment},
+        }
+
+    def _room(self) -> int:
+        """How many workers there would be room for now, were the cluster all ours."""
+        if self.resources is None:
+            return self.cluster.room
+        return sum(has(node["Resources"], self.resources) for node in living_nodes())
+
     def _wait_for_room(self, places: list[ray.ObjectRef]) -> tuple[list[ray.ObjectRef], list[ray.ObjectRef]]:
         """Which of the places are known, and which will not be: nobody leaves in time, or a node is lost."""
         end = time.monotonic() + PATIENCE
@@ -302,50 +359,56 @@ class WorkerPool(Generic[Item, Outcome]):
             placed, missing = ray.wait(places, num_returns=len(places), timeout=1)
             if not missing or time.monotonic() > end:
                 return placed, missing
-            if self.cluster.room < len(self.workers) + len(places):
+            if self._room() < len(self.workers) + len(places):
                 return placed, missing
 
     # -- the work ------------------------------------------------------------------------------
 
     def _each(
-        self, items: Sequence[Item], work: Work[Item, Outcome], members: Callable[[], Sequence[Worker]]
+        self,
+        portions: Sequence[list[Item]],
+        work: WorkOnSome[Item, Outcome],
+        members: Callable[[], Sequence[Worker]],
     ) -> Iterator[Outcome]:
         """The outcomes, as they come; `members` says who works, which changes when one dies.
 
         Raises:
             WorkersFailed: a worker cannot read or write a file.
         """
-        waiting = deque(items)
-        running: dict[ray.ObjectRef, tuple[Worker, Item, float]] = {}  # and since when
+        waiting = deque(portions)
+        running: dict[ray.ObjectRef, tuple[Worker, list[Item], float]] = {}  # and since when
         while waiting or running:
             busy = [worker for worker, *_ in running.values()]
             for worker in members():
                 if waiting and worker not in busy:
-                    item = waiting.popleft()
-                    running[worker.evaluator.work.remote(work, item)] = worker, item, time.monotonic()
+                    items = waiting.popleft()
+                    running[worker.evaluator.work.remote(work, items)] = worker, items, time.monotonic()
             ready, _ = ray.wait(list(running), timeout=POLL)
             late = [one for one, (*_, begun) in running.items() if one not in ready and self._is_late(begun)]
-            for worker, item, _ in map(running.pop, late):
+            for worker, [item], _ in map(running.pop, late):
                 self._replace(worker)
                 yield self.failed(item, f"TimedOut: it took longer than {self.timeout:g} seconds")
             if not ready:
                 if self.stop():
                     return
                 continue
-            worker, item, _ = running.pop(ready[0])
+            worker, items, _ = running.pop(ready[0])
             try:
-                yield ray.get(ready[0])
+                yield from ray.get(ready[0])
             except RayTaskError as error:
                 if isinstance(error, OSError):
                     where = worker.place.host
                     raise WorkersFailed(f"the worker on {where} cannot go on: {reason_of(error)}") from error
                 raise  # works return what else goes wrong with an item, so this is our mistake
             except RayError as error:
-                log.warning("the worker on %s died with %s in hand", worker.place.host, item.key)
+                in_hand = items[0].key if len(items) == 1 else f"{len(items)} architectures"
+                log.warning("the worker on %s died with %s in hand", worker.place.host, in_hand)
                 log.info("because: %s", error)
                 self._replace(worker)
-                if (outcome := self._given_up(item)) is None:
-                    waiting.appendleft(item)
+                if len(items) > 1:
+                    waiting.extendleft([one] for one in reversed(items))
+                elif (outcome := self._given_up(items[0])) is None:
+                    waiting.appendleft(items)
                 else:
                     yield outcome
 
