@@ -6,7 +6,11 @@ import json
 from threading import Lock
 
 from dashboard.standing import Standing, standing
-from dashboard.timings import Timing, timing
+from dashboard.timings import Timing, timings
+from nas import explanations
+from nas.devices import devices_in
+from nas.explain import Explained
+from nas.hardware.peaks import Peaks
 from nas.storage.records import Candidate, Run
 from nas.storage.store import Store
 
@@ -32,12 +36,30 @@ class Reader:
         with self._lock:
             seen, known = self._timed.get(_identity(run), (0, []))
             new = self.store.candidates(run.name, after=seen, with_latency=True)
-            known = known + [timing(one) for one in new if one.latency is not None]
+            known = known + [each for one in new for each in timings(one)]
             self._timed[_identity(run)] = new[-1].number if new else seen, known
             return known
 
     def standing(self, run: Run) -> Standing:
         return standing(run, self.candidates(run))
+
+    def explained(self, run: Run, candidate: Candidate) -> dict[str, Explained]:
+        """A candidate taken apart, as far as somebody did, by the device's name in the run; "" where it has none.
+
+        Raises:
+            ValueError: a file of it is damaged.
+        """
+        found = {
+            name: explanations.kept(run, candidate.key, name) for name in ("", *devices_in(candidate.values))
+        }
+        return {name: one for name, one in found.items() if one is not None}
+
+    def peaks(self, run: Run) -> list[Peaks]:
+        """
+        Raises:
+            ValueError: a file of them is damaged.
+        """
+        return explanations.kept_peaks(run)
 
     def signs(self, run: Run) -> str:
         """A text that changes whenever something of a run's search has changed."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas import pareto
+from nas.devices import devices_in, goals_of, goals_on
 from nas.storage.records import Candidate, Run
 
 
@@ -35,6 +36,18 @@ class Standing:
         return next(
             word for word, several in lists.items() if any(one.key == candidate.key for one in several)
         )
+
+
+def on_device(run: Run, *keys: str) -> Run:
+    """The run as it is on the device that these values are of, with the objectives and limits that concern it.
+
+    The run itself where they are of none, or of two.
+    """
+    devices = devices_in(keys)
+    if len(devices) != 1:
+        return run
+    goals = goals_on(devices[0], goals_of(run))
+    return replace(run, objectives=goals.objectives, constraints=goals.constraints)
 
 
 def standing(run: Run, candidates: Sequence[Candidate]) -> Standing:

@@ -115,8 +115,8 @@ def measurement_rows(run: Run, candidate: Candidate) -> list[tuple[str, str, str
 def _source(what: Quantity, candidate: Candidate) -> str:
     if what.source == "counted":
         return "counted on the exported subnet"
-    if what.unit == "ms" and candidate.latency is not None:
-        return f"measured: {words.device(candidate.latency)}"
+    if what.key in candidate.latencies:
+        return f"measured: {words.device(candidate.latencies[what.key])}"
     return what.source
 
 
@@ -191,8 +191,8 @@ def _column(what: Quantity, header: str) -> dict:
 
 
 def _numeric(header: str, formatter: str = "shortNumber(params.value, '', false)") -> dict:
-    """A column of numbers, wide enough for the longest word of its header."""
-    longest = max(len(word) for word in header.split())
+    """A column of numbers, wide enough for the longest word of its header, and for all of it in two lines."""
+    longest = max(len(header) // 2, *(len(word) for word in header.split()))
     return {
         "headerName": header,
         "type": "rightAligned",

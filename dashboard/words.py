@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from nas.objectives import KEYS
+from nas.devices import device_of, on
+from nas.objectives import KEYS, measure_of
 from nas.storage.records import Candidate, Latency, Run
 from search_spaces import CategoricalArchitecture, CellArchitecture, Choice, architecture_from_json
 from search_spaces.cells import INPUTS, KINDS, Cell, Path
@@ -48,8 +49,8 @@ PHYSICAL = ("%", "ms", "s", "mJ", "J", "W")  # units that take no further prefix
 def quantity(run: Run, key: str) -> Quantity:
     """What a key of the run's values stands for, an objective of the run or another value of its candidates."""
     recorded = {one.key: one for one in run.objectives}
-    if key not in recorded and key in KEYS and run.evaluator is None:
-        recorded[key] = KEYS[key].objective
+    if key not in recorded and (key in KEYS or device_of(key)) and run.evaluator is None:
+        recorded[key] = measure_of(key).objective
     if key not in recorded:
         return Quantity(key, key.replace("_", " "), "")
     one = recorded[key]
@@ -59,6 +60,8 @@ def quantity(run: Run, key: str) -> Quantity:
     if one.name == "accuracy":  # the test images are read by exports alone
         source = f"measured on validation {'images' if run.dims == 2 else 'signals'}"
     spelled = one.unit if one.unit.lower() == one.name.lower() else one.name  # MACs, not macs
+    if device := device_of(key):  # latency on tablet, not latency@tablet
+        spelled = f"{one.name.removesuffix(on('', device))} on {device}"
     return Quantity(key, spelled, one.unit, one.goal, source)
 
 

@@ -54,12 +54,22 @@ def advise(folder: Path, run: Run, device: Device) -> Advice:
     Args:
         folder: of an export of the run.
 
+    Raises: as `advise_on`.
+    """
+    stored = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+    return advise_on(json.dumps(stored["architecture"]), run, device)
+
+
+def advise_on(architecture: str, run: Run, device: Device) -> Advice:
+    """
+    Args:
+        architecture: of the run's space, as JSON.
+
     Raises:
         FileNotFoundError: nobody has fitted a latency model to the run yet.
         ValueError: the model is damaged, or of other settings than the device's.
     """
-    stored = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
-    space = space_from_json(json.dumps(stored["space"]))
+    space = space_from_json(run.space)
     path, section = Path(run.folder) / FILE, config.from_json(run.experiment).device
     if not path.is_file():
         raise FileNotFoundError(
@@ -71,7 +81,7 @@ def advise(folder: Path, run: Run, device: Device) -> Advice:
         if was != now:
             raise ValueError(f"the latency model of {run.name} is of a device with {name} {was}, not {now}")
     predictor = LatencyPredictor.load(path, space, section)
-    own = space.encode(architecture_from_json(json.dumps(stored["architecture"])))
+    own = space.encode(architecture_from_json(architecture))
     places = [
         (place, option)
         for place, decision in enumerate(space.decisions)

@@ -9,6 +9,10 @@ too few for the bytes that they need; what lies between the last two is the kern
 
 and the measured time is the sum of the ideal times, of what the model and of what the kernels waste, and of
 what passes outside of the steps.
+
+A profile lengthens each step by about as much, whatever the step does (`benchmarks/waterline_*.md`): with steps of a
+few microseconds, all together take longer than the network that they are of. What they take too long is taken
+off each alike.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from nas.fusion import ENDS, carried_out, ends_of
 from nas.hardware import Device
@@ -27,6 +33,7 @@ from nas.storage.records import Latency
 
 BLOCK = re.compile(r"(stem|block\d+|head|classifier)(?![a-z0-9])")  # what the nodes of our exports begin with
 Blame = Literal["model", "kernel", "runtime"]
+PROFILING_MS = 0.01  # of a step, what profiling lengthens it by at most; what is more, other work does
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Step:
     nodes: tuple[str, ...]  # of the graph
     macs: int
     bytes: int  # that must be moved
-    milliseconds: float  # by the runtime's profile
+    milliseconds: float  # by the runtime's profile, less what profiling adds
     ideal_ms: float
     attainable_ms: float
 
@@ -75,11 +82,12 @@ class Step:
 class Explained:
     """One network on one device; steps in the order in which they ran."""
 
-    network: Network
+    name: str  # of the network: its path, or the key of a candidate
     latency: Latency
     peaks: Peaks
     footprint: int  # bytes of weights and of the largest step
     steps: tuple[Step, ...]
+    profiling_ms: float  # taken off each step
 
     @property
     def macs(self) -> int:
@@ -99,8 +107,8 @@ class Explained:
 
     @property
     def outside_ms(self) -> float:
-        """What passes outside of the steps: the call, and what lies between them; below zero where profiling has
-        slowed the steps by more than that."""
+        """What passes outside of the steps: the call, and what lies between them; below zero where the profiled runs
+        were slowed by more than profiling."""
         return self.measured_ms - sum(step.milliseconds for step in self.steps)
 
     @property
@@ -168,16 +176,33 @@ def explained(
         ends: of each kernel, as `nas.fusion.ends_of`.
     """
     rate = peaks.bytes_per_ms(graph.footprint)
+    profiled = np.array([kernel.milliseconds for kernel in latency.kernels])
+    added_ms = profiling_ms(profiled, latency.median_ms)
+    took_ms = np.maximum(profiled - added_ms, 0).tolist()
     steps = []
-    for kernel, names in zip(latency.kernels, carried_out(graph, ends, latency.kernels), strict=True):
+    done_by = carried_out(graph, ends, latency.kernels)
+    for kernel, took, names in zip(latency.kernels, took_ms, done_by, strict=True):
         nodes = [node for node in graph.nodes if node.name in names]
         heaviest = max(nodes, key=lambda node: node.macs).name if nodes else kernel.node
         macs, moved = sum(node.macs for node in nodes), graph.moved(names)
         ideal = 2 * macs / peaks.operations_per_ms
         attainable = max(ideal, moved / rate)
         done = tuple(node.name for node in nodes)
-        steps.append(Step(heaviest, kernel.kind, done, macs, moved, kernel.milliseconds, ideal, attainable))
-    return Explained(network, latency, peaks, graph.footprint, tuple(steps))
+        steps.append(Step(heaviest, kernel.kind, done, macs, moved, took, ideal, attainable))
+    return Explained(str(network.path), latency, peaks, graph.footprint, tuple(steps), added_ms)
+
+
+def profiling_ms(profiled: np.ndarray, measured_ms: float) -> float:
+    """What to take off each of the profiled times (steps,), none below zero, so that together they take no longer
+    than the network; at most `PROFILING_MS`."""
+    rising = np.sort(profiled)
+    too_long = rising.sum() - measured_ms
+    if too_long <= 0:
+        return 0.0
+    # if the k shortest become zero: the sum of the others less their number times the amount is the measured time
+    amounts = [(rising[k:].sum() - measured_ms) / (len(rising) - k) for k in range(len(rising))]
+    amount = next(one for k, one in enumerate(amounts) if one <= rising[k])
+    return float(min(amount, PROFILING_MS))
 
 
 def block_of(step: Step) -> str | None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nas.advice import Advice
+from nas.efficiency import Gap
 from nas.explain import Explained, Step
 from nas.measure_view import chosen
 from nas.profile_view import quantity
 from nas.report import console, plain_table
 
+if TYPE_CHECKING:
+    from nas.advice import Advice
+
 SHOWN = 8  # steps in the table, and as few as matter in words
 SAID = 3
 NAMED = 3
-COARSE_MS = 0.005  # a profile in whole microseconds says little of a step below that
+COARSE_MS = 0.002  # a profile says little of a step below that
 SLOWER = 0.1  # by which share of the whole the profiled steps may take longer before that is said
+OUTSIDE = 0.25  # which share may pass outside of them before that is said
 UNTOLD = 0.5  # and until nothing is said of whom to blame
 COLUMNS = ("ms", "share", "MACs", "bytes", "ops/byte", "efficiency", "wasted (ms)", "by model", "by kernel")
 
@@ -27,7 +31,7 @@ def print_explained(found: Explained, advice: Advice | str) -> None:
         advice: or why there is none.
     """
     out = console()
-    where = f"{found.network.path} on {found.latency.device} ({chosen(found.latency)})"
+    where = f"{found.name} on {found.latency.device} ({chosen(found.latency)})"
     out.print(f"{where}: {found.measured_ms:.4g} ms, measured", soft_wrap=True)
     out.print(_parts(found))
     for line in verdict(found):
@@ -44,6 +48,64 @@ def print_explained(found: Explained, advice: Advice | str) -> None:
         out.print(f"\nwhat another choice would save is not predicted: {advice}", soft_wrap=True)
     else:
         _print_advice(advice)
+
+
+def print_compared(found: Sequence[Explained], what: str) -> None:
+    """Several networks in one table, a row each.
+
+    Args:
+        what: they are, "candidate" or "network".
+    """
+    out = console()
+    out.print(f"on {found[0].latency.device} ({chosen(found[0].latency)}), measured; operations are counted:")
+    table = plain_table(what)
+    for heading in (
+        "ms",
+        "MACs",
+        "efficiency",
+        "model allows",
+        "runtime makes",
+        "by model",
+        "by kernel",
+        "outside",
+    ):
+        table.add_column(heading, justify="right")
+    table.add_column("wastes the most")
+    for one in found:
+        kernels = sum(step.kernel_ms for step in one.steps)
+        worst = None if doubtful(one) else max(places(one), key=lambda place: place.wasted_ms)
+        table.add_row(
+            f"{one.name} !" if one.latency.contended else one.name,
+            f"{one.measured_ms:.4f}",
+            quantity(one.macs),
+            *map(_percent, (one.efficiency, one.max_efficiency, one.kernel_quality)),
+            *(
+                f"{round(ms, 4) + 0.0:.4f}"
+                for ms in (one.attainable_ms - one.ideal_ms, kernels, one.outside_ms)
+            ),
+            "cannot be told"
+            if worst is None
+            else f"{worst.name} {worst.wasted_ms:.4f}, {worst.blame or 'nobody'}",
+        )
+    out.print(table)
+    out.print("by model, by kernel, outside, wastes the most: ms; efficiency = model allows × runtime makes")
+    if any(one.latency.contended for one in found):
+        out.print("! contended: other work disturbed it; measure again when it is quiet", soft_wrap=True)
+
+
+def print_gaps(gaps: Sequence[Gap], candidates: int, device: str) -> None:
+    """The efficiencies of all candidates of a run on a device, in a line."""
+    if not gaps:
+        console().print(
+            f"no latency of the run was measured on this {device}, with these settings and versions"
+        )
+        return
+    shares = sorted(one.efficiency for one in gaps)
+    console().print(
+        f"efficiency of {len(gaps)} of {candidates} candidates on {device}, by the latencies of their search: "
+        f"{_percent(shares[0])} to {_percent(shares[-1])}, the middle one {_percent(shares[len(shares) // 2])}",
+        soft_wrap=True,
+    )
 
 
 def _print_advice(advice: Advice) -> None:
@@ -76,10 +138,9 @@ def verdict(found: Explained) -> list[str]:
         f"efficiency {_percent(found.efficiency)} of the machine's peak = {_percent(found.max_efficiency)} that the "
         f"model allows × {_percent(found.kernel_quality)} that the runtime makes of it"
     ]
-    if found.outside_ms < -UNTOLD * found.measured_ms:
+    if doubtful(found):
         return [*lines, "which steps waste the time cannot be told: the profile does not fit it, see below"]
-    places = found.blocks or {step.name: step for step in found.steps}
-    worst = max(places.values(), key=lambda one: one.wasted_ms)
+    worst = max(places(found), key=lambda one: one.wasted_ms)
     if worst.wasted_ms <= 0:
         return [*lines, "no step wastes time, by these peaks"]
     lines.append(
@@ -88,7 +149,22 @@ def verdict(found: Explained) -> list[str]:
     for step in wasteful(found)[:SAID]:
         if step.name != worst.name and step.wasted_ms > 0:
             lines.append(f"{step.name} ({step.kind}) wastes {_ms(step.wasted_ms)}: {reason(step, found)}")
+    if found.outside_ms > OUTSIDE * found.measured_ms:
+        lines.append(
+            f"{_percent(found.outside_ms / found.measured_ms)} pass outside of the steps: in the call, and in steps so "
+            "short that the profile leaves them out; a larger --batch shows more"
+        )
     return lines
+
+
+def doubtful(found: Explained) -> bool:
+    """Whether the profile fits the measured time so little that nobody can be blamed."""
+    return found.outside_ms < -UNTOLD * found.measured_ms
+
+
+def places(found: Explained) -> list[Step]:
+    """The blocks of a network, or its steps where it names none."""
+    return list(found.blocks.values()) or list(found.steps)
 
 
 def reason(step: Step, found: Explained) -> str:
@@ -130,11 +206,16 @@ def notes(found: Explained) -> list[str]:
             f"the steps take {_percent(1 - found.outside_ms / found.measured_ms)} of the measured time: other work on "
             "this machine, or profiling itself, slowed the profiled runs; compare steps with each other alone"
         )
+    if found.profiling_ms:
+        lines.append(
+            f"profiling lengthens each step by {1e3 * found.profiling_ms:.1f} µs, which is taken off: by that the "
+            f"{len(found.steps)} steps take longer together than the network without a profile"
+        )
     coarse = [step.name for step in found.steps if step.milliseconds < COARSE_MS]
     if coarse:
         lines.append(
-            f"less than {1e3 * COARSE_MS:g} µs: {_some(coarse)}; a profile in whole microseconds says little of them, "
-            "a larger --batch shows more"
+            f"less than {1e3 * COARSE_MS:g} µs: {_some(coarse)}; a profile says little of them, a larger --batch shows "
+            "more"
         )
     if found.latency.contended:
         lines.append(f"contended: {'; '.join(found.latency.disturbed_by)}; measure again when it is quiet")
@@ -145,7 +226,7 @@ def explained_as_json(found: Explained, advice: Advice | str) -> dict[str, Any]:
     """Everything that `print_explained` says, every step, and the record."""
     predicted = {"not_predicted": advice} if isinstance(advice, str) else asdict(advice)
     return {
-        "network": str(found.network.path),
+        "network": found.name,
         "device": found.latency.device,
         "source": "measured",
         "macs": found.macs,
@@ -154,6 +235,7 @@ def explained_as_json(found: Explained, advice: Advice | str) -> dict[str, Any]:
         "ideal_ms": found.ideal_ms,
         "attainable_ms": found.attainable_ms,
         "outside_ms": found.outside_ms,
+        "profiling_ms_per_step": found.profiling_ms,
         "efficiency": found.efficiency,
         "max_efficiency": found.max_efficiency,
         "kernel_quality": found.kernel_quality,
@@ -166,6 +248,11 @@ def explained_as_json(found: Explained, advice: Advice | str) -> dict[str, Any]:
         "peaks": asdict(found.peaks),
         "record": asdict(found.latency),
     }
+
+
+def gap_as_json(one: Gap) -> dict[str, Any]:
+    told = {"key": one.timed.key, "macs": one.timed.macs, "measured_ms": one.timed.measured_ms}
+    return told | {"ideal_ms": one.ideal_ms, "efficiency": one.efficiency, "source": "measured"}
 
 
 def _as_json(step: Step) -> dict[str, Any]:
@@ -185,7 +272,7 @@ def _parts(found: Explained):
         "outside of the steps": found.outside_ms,
     }
     for name, value in rows.items():
-        table.add_row(name, f"{value:.4f}", _percent(value / found.measured_ms))
+        table.add_row(name, f"{round(value, 4) + 0.0:.4f}", _percent(value / found.measured_ms))
     table.add_row("measured", f"{found.measured_ms:.4f}", "100 %")
     return table
 

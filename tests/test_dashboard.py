@@ -15,7 +15,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from dashboard import figures, routes, tables, words
 from dashboard.app import create_app, page, serve
-from dashboard.pages import front, runs, training
+from dashboard.pages import front, parts, runs, training
 from dashboard.reader import Reader
 from dashboard.standing import standing
 from dashboard.words import quantity
@@ -87,7 +87,12 @@ def store(tmp_path):
 def digits(store):
     """A store with one run, of everything something."""
     store.add_run(LIMITED)
-    for one in (A, replace(B, latency=TIMED, intervals={"latency_ms": (0.9, 1.1)}), C, FAILED):
+    for one in (
+        A,
+        replace(B, latencies={"latency_ms": TIMED}, intervals={"latency_ms": (0.9, 1.1)}),
+        C,
+        FAILED,
+    ):
         store.add_candidate("digits", one)
     store.add_training_points("digits", POINTS)
     store.add_export("digits", Export("b", "exports/b", True, 1e-6, 1.0, 69.5, "{}"))
@@ -278,7 +283,7 @@ def test_the_front_table_is_ordered_as_the_front_and_links_to_the_candidates():
 
 
 def test_measurements_carry_unit_interval_and_origin():
-    timed = replace(B, latency=TIMED, intervals={"latency_ms": (0.9, 1.1)})
+    timed = replace(B, latencies={"latency_ms": TIMED}, intervals={"latency_ms": (0.9, 1.1)})
 
     assert tables.measurement_rows(RUN, timed) == [
         ("accuracy", "70.00 %", "", "measured on validation images"),
@@ -371,10 +376,10 @@ def test_axes_that_an_address_does_not_name_or_names_wrongly_are_the_objectives(
 
 
 def test_a_click_on_a_point_knows_its_candidate():
-    assert front.clicked_key({"points": [{"customdata": "b"}]}) == "b"
-    assert front.clicked_key({"points": [{"customdata": ["b"]}]}) == "b"
-    assert front.clicked_key({"points": [{"curveNumber": 0}]}) is None
-    assert front.clicked_key(None) is None
+    assert parts.clicked_key({"points": [{"customdata": "b"}]}) == "b"
+    assert parts.clicked_key({"points": [{"customdata": ["b"]}]}) == "b"
+    assert parts.clicked_key({"points": [{"curveNumber": 0}]}) is None
+    assert parts.clicked_key(None) is None
 
 
 # -- pages -------------------------------------------------------------------------------------

@@ -26,10 +26,10 @@ SHAKEN = replace(
 )
 INTERRUPTED = replace(TIMED, disturbed_by=("interrupted 48 times in 400 runs",))
 KEPT = [
-    replace(candidate(key, 80, record.median_ms), latency=record)
+    replace(candidate(key, 80, record.median_ms), latencies={"latency_ms": record})
     for key, record in zip("abc", (SHAKEN, STEADY, INTERRUPTED), strict=True)
 ]
-TIMINGS = [timing(replace(one, number=number)) for number, one in enumerate(KEPT, 1)]
+TIMINGS = [timing(replace(one, number=number), "latency_ms") for number, one in enumerate(KEPT, 1)]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_drift_is_what_the_reference_network_took_above_its_fastest():
 
 
 def test_records_of_an_earlier_version_have_no_drift_and_say_so():
-    figure = figures.drift([timing(replace(KEPT[0], latency=TIMED))])
+    figure = figures.drift([timing(replace(KEPT[0], latencies={"latency_ms": TIMED}), "latency_ms")])
 
     assert not figure.data
     assert figure.layout.annotations[0].text == "no reference network was timed"
@@ -78,12 +78,14 @@ def test_records_of_an_earlier_version_have_no_drift_and_say_so():
 
 def test_troubles_are_counted_by_their_kind():
     assert troubles(TIMINGS) == [("drifted", 1), ("unsteady", 1), ("interrupted", 1)]
-    [unnamed] = timing(replace(KEPT[0], latency=TIMED)).troubles  # flagged before reasons were kept
+    unreasoned = replace(KEPT[0], latencies={"latency_ms": TIMED})  # flagged before reasons were kept
+    [unnamed] = timing(unreasoned, "latency_ms").troubles
     assert "no reason" in unnamed
 
 
 def test_only_what_was_measured_alike_is_one_group():
-    elsewhere = timing(replace(KEPT[0], latency=replace(STEADY, processor="another processor")))
+    other = replace(KEPT[0], latencies={"latency_ms": replace(STEADY, processor="another processor")})
+    elsewhere = timing(other, "latency_ms")
 
     assert [len(some) for some in by_conditions([*TIMINGS, elsewhere]).values()] == [3, 1]
 
@@ -99,7 +101,9 @@ def test_the_page_says_how_certain_the_latencies_are(timed):
 
 
 def test_latencies_of_two_machines_are_not_shown_as_if_they_were_of_one(timed):
-    other = replace(candidate("e", 70, 1.0), latency=replace(STEADY, processor="another processor"))
+    other = replace(
+        candidate("e", 70, 1.0), latencies={"latency_ms": replace(STEADY, processor="another processor")}
+    )
     timed.add_candidate(RUN.name, other)
 
     shown = texts(page(Reader(timed), f"/run/{RUN.name}/hardware")[0])
@@ -114,20 +118,20 @@ def test_a_run_without_latencies_has_the_page_too(store):
 def test_the_page_is_drawn_again_only_when_something_was_measured(timed):
     refresh = callback(create_app(timed), "hardware-panels")
     run = timed.run(RUN.name)
-    seen = [f"{run.status} {run.updated}", 3]
+    seen = [f"{run.status} {run.updated}", 3, ""]
 
     same = refresh(1, RUN.name, seen)
-    timed.add_candidate(RUN.name, replace(candidate("e", 70, 1.0), latency=STEADY))
+    timed.add_candidate(RUN.name, replace(candidate("e", 70, 1.0), latencies={"latency_ms": STEADY}))
     grown = refresh(2, RUN.name, seen)
 
     assert len({id(one) for one in same}) == 1
-    assert "4 candidates" in texts(grown[0]) and grown[2][1:] == [5]
+    assert "4 candidates" in texts(grown[0]) and grown[2][1:] == [5, ""]
 
 
 def test_only_new_records_are_read(timed):
     reader = Reader(timed)
     before = reader.timings(RUN)
-    timed.add_candidate(RUN.name, replace(candidate("e", 70, 1.0), latency=STEADY))
+    timed.add_candidate(RUN.name, replace(candidate("e", 70, 1.0), latencies={"latency_ms": STEADY}))
 
     after = reader.timings(RUN)
 

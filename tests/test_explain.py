@@ -18,7 +18,7 @@ from torch import nn
 from nas import config
 from nas.advice import advise
 from nas.cli import main
-from nas.explain import explain, explained
+from nas.explain import PROFILING_MS, explain, explained, profiling_ms
 from nas.explain_view import explained_as_json, notes, verdict
 from nas.export.onnx_graph import onnx_of
 from nas.fusion import ENDS, carried_out
@@ -297,12 +297,70 @@ def test_a_really_slow_node_is_named_by_what_really_ran():
     assert worst.startswith("n1 wastes the most") and "the kernel, " in worst
 
 
+def test_it_is_said_where_much_passes_outside_of_the_steps():
+    found = as_if(inverted_bottleneck(), {})
+    slowed = replace(found, latency=replace(found.latency, samples_ms=(2 * found.measured_ms,) * 3))
+
+    assert any(line.endswith("a larger --batch shows more") for line in verdict(slowed))
+
+
 def test_nobody_is_blamed_by_a_profile_that_does_not_fit_the_time():
     found = as_if(inverted_bottleneck(), {})
     slowed = replace(found, latency=replace(found.latency, samples_ms=(found.measured_ms / 3,) * 3))
 
     assert verdict(slowed)[1].startswith("which steps waste the time cannot be told")
     assert any("% of the measured time: other work" in line for line in notes(slowed))
+
+
+# -- what profiling adds -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profiled", [[5, 6, 7], [1, 9, 9, 9], [0, 0, 12], [4], [3, 3, 3, 3]])
+@pytest.mark.parametrize("measured", [0.001, 3, 11])
+def test_what_steps_take_longer_than_their_network_is_taken_off_each_alike(profiled, measured):
+    times, measured = np.array(profiled) / 1e3, measured / 1e3
+    amount = profiling_ms(times, measured)
+    left = np.maximum(times - amount, 0)
+
+    assert 0 <= amount <= PROFILING_MS
+    if times.sum() <= measured:
+        assert amount == 0
+    elif amount < PROFILING_MS:
+        assert left.sum() == pytest.approx(measured)
+
+
+def test_more_than_profiling_can_take_is_not_taken_off():
+    """Then other work was in the way, and the notes say that the profile does not fit."""
+    found = as_if(inverted_bottleneck(), {"Conv": 1.0})
+    [*kernels] = found.latency.kernels
+    latency = replace(found.latency, samples_ms=(0.5,) * 3)
+    network = network_of(inverted_bottleneck())
+    graph = graph_of_network(network)
+
+    again = explained(network, graph, latency, [node.outputs for node in graph.nodes], PEAKS)
+
+    assert again.profiling_ms == PROFILING_MS and again.outside_ms < 0
+    assert again.steps[0].milliseconds == pytest.approx(kernels[0].milliseconds - PROFILING_MS)
+    assert any("% of the measured time: other work" in line for line in notes(again))
+
+
+@pytest.mark.alone
+def test_a_short_layer_takes_about_what_it_adds_to_a_network():
+    """Profiled, it takes some times that; `benchmarks/waterline_*.md` has both for layers of many sizes."""
+
+    def chain(layers: int) -> Network:
+        convolutions = [nn.Conv2d(16, 16, 3, padding=1, groups=16) for _ in range(layers)]
+        sigmoids = [nn.Sigmoid() for _ in range(layers)]
+        pairs = [layer for pair in zip(convolutions, sigmoids, strict=True) for layer in pair]
+        return network_of(nn.Sequential(*pairs).eval(), (16, 8, 8))
+
+    there = device({"name": "onnxruntime-cpu", "min_runs": 200, "max_runs": 400, "seconds": 0.1})
+    few, many = explain(chain(4), there), explain(chain(24), there)
+
+    truly = (many.measured_ms - few.measured_ms) / 20
+    told = np.median([step.milliseconds for step in many.steps])
+    profiled = np.median([kernel.milliseconds for kernel in many.latency.kernels])
+    assert abs(told - truly) < 0.4 * (profiled - truly)
 
 
 def test_steps_faster_than_held_attainable_are_flagged():

@@ -10,9 +10,10 @@ from dash.development.base_component import Component
 
 from dashboard import figures, tables, words
 from dashboard.drawing import network
-from dashboard.pages import parts
+from dashboard.pages import explained, parts
 from dashboard.reader import Reader
-from nas.storage.records import Candidate, Latency, Run
+from nas.devices import device_of
+from nas.storage.records import Candidate, Run
 from search_spaces import (
     Architecture,
     CategoricalArchitecture,
@@ -42,7 +43,8 @@ def layout(reader: Reader, name: str, key_prefix: str) -> Component:
             className="beside",
         ),
         _architecture(run, architecture),
-        _latency(candidate.latency) if candidate.latency else None,
+        *(_latency(candidate, value) for value in candidate.latencies),
+        *explained.panels(reader, run, candidate),
         parts.details(
             "Architecture as JSON",
             html.Pre(json.dumps(json.loads(candidate.architecture), indent=2), className="json"),
@@ -91,9 +93,7 @@ def _exports(reader: Reader, run: Run, candidate: Candidate) -> list[Component]:
         return [html.P(said, className="quiet")]
     if candidate.error is not None:
         return [html.P("A candidate that failed cannot be exported.", className="quiet")]
-    line = f"nas export {shlex.quote(run.name)} --candidate {candidate.key}"
-    if reader.store.url != "sqlite:///nas.db":
-        line += f" --store {shlex.quote(reader.store.url)}"
+    line = parts.line(reader, f"nas export {shlex.quote(run.name)} --candidate {candidate.key}")
     mine = [one for one in reader.store.exports(run.name) if one.candidate == candidate.key]
     return [
         html.P("Writes the subnet as plain PyTorch and ONNX files, and proves them equal:"),
@@ -103,10 +103,11 @@ def _exports(reader: Reader, run: Run, candidate: Candidate) -> list[Component]:
     ]
 
 
-def _latency(record: Latency) -> Component:
+def _latency(candidate: Candidate, value: str) -> Component:
+    record, name = candidate.latencies[value], device_of(value)
     trouble = f"other work disturbed it, take it with care: {'; '.join(record.disturbed_by)}"
     return parts.section(
-        "Latency",
+        f"Latency on {name}" if name else "Latency",
         html.P(trouble, className="warning") if record.contended else None,
         html.Div(
             [

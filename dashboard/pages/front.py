@@ -11,16 +11,18 @@ from dash.development.base_component import Component
 from dashboard import figures, routes, tables, words
 from dashboard.pages import parts
 from dashboard.reader import Reader
-from dashboard.standing import Standing
+from dashboard.standing import Standing, on_device
 from dashboard.words import Quantity, count, quantity
+from nas.devices import devices_in
 from nas.storage.records import Run
 
 
 def layout(reader: Reader, name: str, search: str | None) -> Component:
     run = reader.store.run(name)
-    standing = reader.standing(run)
-    shown = _shown(run, standing)
+    shown = _shown(run, reader.standing(run))
     x, y = axes(run, shown, *routes.chosen_axes(search))
+    run = on_device(run, x, y)
+    standing = reader.standing(run)
     return parts.page(
         parts.run_header(run, "front"),
         html.Div(
@@ -39,7 +41,7 @@ def layout(reader: Reader, name: str, search: str | None) -> Component:
                         470,
                         id="front-figure",
                     ),
-                    html.P(summary(run, standing), id="front-summary", className="quiet"),
+                    html.P(summary(run, standing, x, y), id="front-summary", className="quiet"),
                 ),
                 parts.section(
                     "Front",
@@ -83,20 +85,21 @@ def register(app: Dash, reader: Reader) -> None:
         prevent_initial_call=True,
     )
     def refresh(_, x, y, name, seen):
-        run = reader.store.run(name)
-        now = [reader.signs(run), x, y]
+        whole = reader.store.run(name)
+        now = [reader.signs(whole), x, y]
         if now == seen[:3]:
             return (no_update,) * 11
+        run = on_device(whole, x, y)
         standing = reader.standing(run)
         now.append(len(standing.failed))
         options = _options(_shown(run, standing))
         figure = figures.front(run, standing, quantity(run, x), quantity(run, y))
-        if now[0] == seen[0]:  # other axes of the same candidates
+        if now[0] == seen[0] and run == on_device(whole, *seen[1:3]):  # other axes of the same front
             return figure, *(no_update,) * 9, now
         columns, rows = tables.front_table(run, standing)
         return (
             figure,
-            summary(run, standing),
+            summary(run, standing, x, y),
             columns,
             rows,
             parts.grid_size(rows),
@@ -133,14 +136,8 @@ def register(app: Dash, reader: Reader) -> None:
         prevent_initial_call=True,
     )
     def open_candidate(click, name):
-        key = clicked_key(click)
+        key = parts.clicked_key(click)
         return (routes.candidate(name, key), "") if key else (no_update, no_update)
-
-
-def clicked_key(click: dict | None) -> str | None:
-    """The key of the candidate whose point was clicked."""
-    keys = [point.get("customdata") for point in (click or {}).get("points", [])]
-    return next((key[0] if isinstance(key, list) else key for key in keys if key), None)
 
 
 def axes(run: Run, shown: list[Quantity], x: str | None, y: str | None) -> tuple[str, str]:
@@ -152,7 +149,7 @@ def axes(run: Run, shown: list[Quantity], x: str | None, y: str | None) -> tuple
     return (x if x in keys else others[0]), y
 
 
-def summary(run: Run, standing: Standing) -> str:
+def summary(run: Run, standing: Standing, x: str, y: str) -> str:
     """How many candidates stand where, and what limits them."""
     groups = {
         "on the front": standing.front,
@@ -173,7 +170,9 @@ def summary(run: Run, standing: Standing) -> str:
     ]
     required = f" Required: {', '.join(limits)}; an uncertain value by its worse end." if limits else ""
     click = " Click a point to open its candidate." if total > len(standing.failed) else ""
-    return f"{count(total, 'candidate')}: {standings}.{required}{click}"
+    several = devices_in((x, y))
+    own = f"The front on the device {several[0]}. " if len(several) == 1 else ""
+    return f"{own}{count(total, 'candidate')}: {standings}.{required}{click}"
 
 
 def _shown(run: Run, standing: Standing) -> list[Quantity]:
@@ -202,10 +201,12 @@ def _provenance(reader: Reader, run: Run, standing: Standing) -> str:
     """Where the numbers of the front come from."""
     if not standing.knee:
         return ""
-    latency = reader.store.candidate(run.name, standing.knee.key).latency
-    timed = f" Latency on {words.device(latency)}: median of {latency.clock} time." if latency else ""
+    timed = [
+        f" {quantity(run, key).name.capitalize()} on {words.device(record)}: median of {record.clock} time."
+        for key, record in reader.store.candidate(run.name, standing.knee.key).latencies.items()
+    ]
     shown = words.quantities(run, standing.front)
-    return f"{words.sources(shown)}.{timed} The knee is in bold."
+    return f"{words.sources(shown)}.{''.join(timed)} The knee is in bold."
 
 
 def _failed(run: Run, standing: Standing) -> Component | None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from dash import Dash, html
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import hardware_figures as figures
-from dashboard.pages import live, parts
+from dashboard import routes
+from dashboard.pages import explained, live, parts
 from dashboard.reader import Reader
 from dashboard.timings import Timing, by_conditions, troubles
 from dashboard.words import count, number
+from nas import explanations
+from nas.devices import device_of
 from nas.storage.records import Run
 
 
@@ -20,15 +23,26 @@ def layout(reader: Reader, name: str) -> Component:
     run = reader.store.run(name)
     if run.evaluator is not None:
         return parts.no_supernet(run)
-    return live.layout(run, "hardware", _panels(reader, run), _signs(reader, run))
+    page = live.layout(run, "hardware", _panels(reader, run), _signs(reader, run))
+    return html.Div([page, dcc.Location(id="hardware-url", refresh="callback-nav")])
 
 
 def register(app: Dash, reader: Reader) -> None:
     live.register(app, reader, "hardware", _panels, _signs)
 
+    @app.callback(
+        Output("hardware-url", "pathname"),
+        Input({"gap": ALL}, "clickData"),
+        State("hardware-run", "data"),
+        prevent_initial_call=True,
+    )
+    def open_candidate(_, name):
+        key = parts.clicked_key(ctx.triggered[0]["value"])
+        return routes.candidate(name, key) if key else no_update
 
-def _signs(reader: Reader, run: Run) -> list[int]:
-    return [one.number for one in reader.timings(run)[-1:]]
+
+def _signs(reader: Reader, run: Run) -> list:
+    return [*(one.number for one in reader.timings(run)[-1:]), explanations.signs(run)]
 
 
 def _panels(reader: Reader, run: Run) -> list[Component]:
@@ -40,12 +54,18 @@ def _panels(reader: Reader, run: Run) -> list[Component]:
         "Latencies were measured under different conditions: compare those of one group only.",
         className="warning",
     )
-    shown = [panel for conditions, some in groups.items() for panel in _group(conditions, some)]
-    return [warning, *shown] if len(groups) > 1 else shown
+    shown = [
+        panel
+        for place, ((value, conditions), some) in enumerate(groups.items())
+        for panel in (*_group(value, conditions, some), explained.gap(reader, run, some, place))
+    ]
+    shown += explained.overview(reader, run)
+    return [warning, *shown] if len(groups) > len({value for value, _ in groups}) else shown
 
 
-def _group(conditions: tuple[str, ...], timings: Sequence[Timing]) -> list[Component]:
+def _group(value: str, conditions: tuple[str, ...], timings: Sequence[Timing]) -> list[Component]:
     device, processor, clock, versions = conditions
+    name = f"{device_of(value)}: " if device_of(value) else ""
     certainty = parts.section(
         "How certain they are",
         parts.graph(figures.certainty(timings), 380),
@@ -59,7 +79,8 @@ def _group(conditions: tuple[str, ...], timings: Sequence[Timing]) -> list[Compo
     facts = [("processor", processor), ("clock", clock), ("versions", versions), *_counts(timings)]
     return [
         parts.section(
-            f"Latencies on {device}", html.Div([parts.pairs(facts), _troubles(timings)], className="beside")
+            f"Latencies on {name}{device}",
+            html.Div([parts.pairs(facts), _troubles(timings)], className="beside"),
         ),
         certainty,
         drift,

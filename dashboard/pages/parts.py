@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import dash_ag_grid as dag
@@ -10,6 +11,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from dashboard import routes, words
+from dashboard.reader import Reader
 from nas.storage.records import Run
 
 REFRESH_MS = 3000
@@ -71,6 +73,12 @@ def section(title: str, *children: Component | str, note: str = "", **attributes
     return html.Section([heading, *children], **{"className": "card", **attributes})
 
 
+def line(reader: Reader, command: str) -> str:
+    """A command to be typed, with the store that it is about."""
+    default = reader.store.url == "sqlite:///nas.db"
+    return command if default else f"{command} --store {shlex.quote(reader.store.url)}"
+
+
 def graph(figure: go.Figure, height: int, **attributes: str) -> dcc.Graph:
     return dcc.Graph(
         figure=figure,
@@ -83,6 +91,12 @@ def graph(figure: go.Figure, height: int, **attributes: str) -> dcc.Graph:
         style={"height": f"{height}px"},
         **attributes,
     )
+
+
+def clicked_key(click: dict | None) -> str | None:
+    """The key of the candidate whose point was clicked."""
+    keys = [point.get("customdata") for point in (click or {}).get("points", [])]
+    return next((key[0] if isinstance(key, list) else key for key in keys if key), None)
 
 
 def grid(columns: Sequence[dict], rows: Sequence[dict], empty: str = "", **attributes: str) -> dag.AgGrid:
