@@ -79,7 +79,7 @@ def export(args: argparse.Namespace) -> int:
 
     with Store(args.store, create=False) as store:
         found = store.run(args.run)
-        candidate = pick(store, found, args.candidate, args.best, args.max)
+        candidate = pick(store, found, args.candidate, args.best, args.max, args.device)
         experiment, splits = _loaded(found, args.data_dir)
         folder = Path(args.output or Path(found.folder) / "exports" / candidate.key)
         _, card = write(found, candidate, store, folder, experiment, splits)
@@ -141,11 +141,9 @@ def health(args: argparse.Namespace) -> int:
     with _stopping() as stop, Store(args.store) as store:
         ended = _examined(args, found, store, experiment, splits, stop)
         trials = store.trials(args.run)
-    if not ended:
-        return _interrupted(args)
-    examined = health_of(trials)
+    examined = health_of(trials)  # stopped or not: what is known so far is worth a look
     _print_json(health_as_json(examined)) if args.json else print_health(examined)
-    return OK
+    return OK if ended else _interrupted(args)
 
 
 def transfer(args: argparse.Namespace) -> int:
@@ -228,18 +226,93 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def explain(args: argparse.Namespace) -> int:
-    """Say why a network takes as long as it does: which steps waste time, and whose fault that is."""
+    """Say why networks take as long as they do: which steps waste time, and whose fault that is."""
     from nas import measure as measuring
     from nas.explain import explain as take_apart
-    from nas.explain_view import explained_as_json, print_explained
+    from nas.explain_view import explained_as_json, print_compared, print_explained
     from nas.hardware import DEFAULT
+    from nas.progress import track
 
+    if meant := _run_meant(args):
+        return _explain_run(args, *meant)
+    if args.candidate is not None:
+        raise ValueError(
+            f"--candidate is of a run; {args.paths[0]} is none: give the name of a run of {args.store}"
+        )
     common = {name: getattr(args, name) for name in ("threads", "batch") if getattr(args, name) is not None}
     [there] = measuring.read_devices([args.device or DEFAULT], common)
     shape = None if args.shape is None else measuring.read_shape(args.shape)
-    found = take_apart(measuring.read_network(Path(args.path), shape), there, args.fresh)
-    advice = _advised(args.store, Path(args.path), there)
-    _print_json(explained_as_json(found, advice)) if args.json else print_explained(found, advice)
+    networks, found = [measuring.read_network(Path(path), shape) for path in args.paths], []
+    with track("explaining", len(networks), brief=True) as shown:
+        for one in networks:
+            found.append(take_apart(one, there, args.fresh and not found))
+            shown.to(len(found), str(one.path))
+    advice = [_advised(args.store, one.path, there) for one in networks]
+    told = [explained_as_json(*pair) for pair in zip(found, advice, strict=True)]
+    if args.json:
+        _print_json(told[0] if len(told) == 1 else told)
+    elif len(found) == 1:
+        print_explained(found[0], advice[0])
+    else:
+        print_compared(found, "network")
+    return OK
+
+
+def _run_meant(args: argparse.Namespace) -> tuple | None:
+    """The run whose name was given in place of files, with its candidates; None where files were given."""
+    from nas.storage.store import Store
+
+    path = Path(args.paths[0])
+    if len(args.paths) > 1 or path.is_file() or (path / "card.json").is_file():
+        return None
+    try:
+        with Store(args.store, create=False) as store:
+            return store.run(args.paths[0]), store.candidates(args.paths[0], with_latency=True)
+    except (LookupError, FileNotFoundError):
+        if args.candidate is not None or not (path.exists() or len(path.parts) > 1 or path.suffix):
+            raise
+        return None
+
+
+def _explain_run(args: argparse.Namespace, found, candidates) -> int:
+    """The candidates of the front, or the one asked for, on each device of the run; kept for the dashboard."""
+    from nas import explanations
+    from nas.advice import advise_on
+    from nas.explain_run import chosen, devices_of, efficiency_on, explained_on
+    from nas.explain_view import explained_as_json, gap_as_json, print_compared, print_explained, print_gaps
+    from nas.progress import track
+
+    common = {name: getattr(args, name) for name in ("threads", "batch") if getattr(args, name) is not None}
+    told = []
+    for name, there in devices_of(found, args.device, common).items():
+        several = chosen(found, candidates, args.candidate, name)
+        with track("explaining", len(several), brief=True) as shown:
+            apart = explained_on(found, several, name, there, args.fresh, shown)
+        gaps = efficiency_on(candidates, name, there)
+        advice = [_or_why(advise_on, one.architecture, found, there) for one in several]
+        if args.json:
+            pairs = zip(apart, advice, strict=bool(apart))
+            told.append(
+                {
+                    "run": found.name,
+                    "device": name or there.name,
+                    "explained": [explained_as_json(*pair) for pair in pairs],
+                    "efficiency": [gap_as_json(one) for one in gaps],
+                }
+            )
+        elif len(apart) == 1:
+            print_explained(apart[0], advice[0])
+        elif apart:
+            print_compared(apart, "candidate")
+        else:
+            print(f"{there.name} has no profile of what steps take: only whole networks can be told of")
+        if not args.json:
+            print_gaps(gaps, len(candidates), name or there.name)
+    if args.json:
+        _print_json(told)
+    else:
+        where = "" if args.store == DEFAULT_STORE else f" --store {shlex.quote(args.store)}"
+        print(f"kept in {explanations.folder_of(found)}; look at it:  nas dashboard{where}", file=sys.stderr)
     return OK
 
 
@@ -248,11 +321,19 @@ def _advised(store_url: str, path: Path, device):
     from nas.advice import advise, run_of
     from nas.storage.store import Store
 
-    if not path.is_dir():
-        return "an ONNX file belongs to no run; give the folder of an export"
-    try:
+    def advised():
         with Store(store_url, create=False) as store:
             return advise(path, store.run(run_of(path)), device)
+
+    if not path.is_dir():
+        return "an ONNX file belongs to no run; give the folder of an export"
+    return _or_why(advised)
+
+
+def _or_why(advise: Callable, *arguments):
+    """What is advised, or why nothing is, in a line."""
+    try:
+        return advise(*arguments)
     except (ValueError, LookupError, FileNotFoundError) as error:
         return " ".join(str(error).split())
 
@@ -348,11 +429,11 @@ def _opened(args: argparse.Namespace, made: tuple | None = None) -> Iterator[tup
 
 
 def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train: bool, search: bool) -> int:
+    from nas.devices import anything_found
     from nas.experiment import search_run, train_run
-    from nas.pareto import front
     from nas.report import front_as_json, print_front
 
-    with _workers(args) as (trainer, make_pool):
+    with _workers(args, opened.experiment if search else None) as (trainer, make_pool):
         if train and not train_run(opened, stop, trainer):
             return _interrupted(args)
         if search and not search_run(opened, stop, make_pool):
@@ -364,7 +445,7 @@ def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train
         return OK
     found, candidates = opened.store.run(opened.run.name), opened.store.candidates(opened.run.name)
     _print_json(front_as_json(found, candidates)) if args.json else print_front(found, candidates)
-    if not front(candidates, found.objectives, found.constraints):
+    if not anything_found(found, candidates):
         return INFEASIBLE
     if not args.json:
         where = "" if args.store == DEFAULT_STORE else f" --store {shlex.quote(opened.store.url)}"
@@ -395,12 +476,24 @@ def _examined(args: argparse.Namespace, found, store, experiment, splits, stop: 
 
 
 @contextmanager
-def _workers(args: argparse.Namespace) -> Iterator[tuple]:
-    """What trains and evaluates on Ray workers, if the arguments ask for them; else nothing: this process does."""
+def _workers(args: argparse.Namespace, searched=None) -> Iterator[tuple]:
+    """What trains and evaluates on Ray workers, if the arguments ask for them; else nothing: this process does.
+
+    Args:
+        searched: the experiment, if it is searched; whether its devices can be reached is known before it is trained.
+    """
     with _cluster(args) as cluster:
         if cluster is None:
+            if searched is not None:
+                from nas.experiment import check_near
+
+                check_near(searched)
             yield None, None
             return
+        if searched is not None and searched.far:
+            from workers.far import check_far
+
+            check_far(searched)
         from workers.pool import pool_on_workers  # now: what imports Ray fixes its settings
         from workers.training import trainer_on_workers
 
@@ -509,6 +602,9 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="only of candidates below a limit, such as latency_ms=2.0; may be repeated",
     )
+    command.add_argument(
+        "--device", metavar="NAME", help="of several devices with names, the one that it is for"
+    )
     command.add_argument("--output", metavar="DIR", help="folder to write (default: in the run's, by key)")
     command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
 
@@ -581,14 +677,20 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--kernels", action="store_true", help="show what ran, by the runtime's profile")
 
     command = _add(commands, explain)
-    command.add_argument("path", metavar="PATH", help="folder of an export, or an ONNX file")
+    command.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="folders of exports, or ONNX files; or the name of a run: its front",
+    )
+    command.add_argument("--candidate", metavar="KEY", help="of a run, this one in place of the front")
     command.add_argument(
         "--device",
         metavar="NAME[,SETTING=VALUE]",
-        help="where, such as openvino-cpu,threads=2 (default: onnxruntime-cpu)",
+        help="where, such as openvino-cpu,threads=2 (default: onnxruntime-cpu; of a run, its own devices)",
     )
-    command.add_argument("--threads", type=int, metavar="N", help="of the device (default: 1)")
-    command.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1)")
+    command.add_argument("--threads", type=int, metavar="N", help="of the device (default: 1, or the run's)")
+    command.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1, or the run's)")
     command.add_argument("--shape", metavar="C,H,W", help="of one input, where an ONNX file leaves it open")
     command.add_argument("--fresh", action="store_true", help="measure the peaks of this machine anew")
 

@@ -10,6 +10,9 @@
     focus: {latency_ms: [0.5, 1.5]}
     device: {name: onnxruntime-cpu, threads: 1}
 
+or, in place of `device`, several with names: `devices: {server: onnxruntime-cpu, tablet: {name: openvino-cpu}}`. The
+objective `latency` is then one for each, `latency@server` and `latency@tablet`.
+
 What the file leaves out has the default that the section declares. An unknown key is an error.
 """
 
@@ -22,22 +25,25 @@ import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from nas.data import Data
+from nas.devices import TIMED, device_of, devices_in, on
 from nas.hardware.settings import Settings
-from nas.objectives import KEYS, OBJECTIVES
+from nas.objectives import KEYS, OBJECTIVES, measure_of
 from nas.search import Search
 from nas.storage.records import Constraint, Objective
 from search_spaces.skeleton import read_skeleton
 from search_spaces.strict import check_keys, parse_yaml, read_yaml, unknown
 from supernets.recipe import Training
 
-_KEYS = ("name", "data", "space", "training", "search", "objectives", "constraints", "focus", "device")
+_GOALS = ("objectives", "constraints", "focus")
+_KEYS = ("name", "data", "space", "training", "search", *_GOALS, "device", "devices")
 _SECTIONS = {"data": Data, "training": Training, "search": Search, "device": Settings}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _QUANTITY = re.compile(r"([0-9]+\.?[0-9]*)(?:e([-+]?[0-9]+)|\s*([kMG]))?")
 _SUFFIXES = {None: 0, "k": 3, "M": 6, "G": 9}  # powers of ten
 
@@ -53,8 +59,23 @@ class Experiment:
     search: Search
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    device: Mapping[str, Any]
+    device: Mapping[str, Any]  # of several the first: what a sampler or a pick by latency goes by
     focus: tuple[Constraint, ...] = ()
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name; none where it is one
+
+    @property
+    def near(self) -> dict[str, Mapping[str, Any]]:
+        """The devices that are where candidates are evaluated, by name; `device` has none."""
+        every = {"": self.device, **self.devices}
+        return {name: one for name, one in every.items() if "resources" not in one}
+
+    @property
+    def far(self) -> dict[str, Mapping[str, Any]]:
+        """The devices of other Ray nodes that something is measured on, by the key of the value."""
+        every = {"": self.device, **self.devices}
+        keys = dict.fromkeys(one.key for one in (*self.objectives, *self.constraints))
+        timed = {key: every[device_of(key)] for key in keys if measure_of(key).quiet}
+        return {key: one for key, one in timed.items() if "resources" in one}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -95,7 +116,15 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
         if key not in content:
             raise ValueError(f"the experiment has no section {key}; add for example {key}: digits")
     data = content["data"] if isinstance(content["data"], Mapping) else {"name": content["data"]}
-    objectives = _objectives(content.get("objectives", ["accuracy", "latency"]))
+    device, devices = _devices(content)
+    objectives = _objectives(content.get("objectives", ["accuracy", "latency"]), devices)
+    constraints = _constraints(_on_each(_or_empty(content, "constraints"), "constraints", devices), devices)
+    search = section(Search, _or_empty(content, "search"), "search")
+    if search.per_device and len(devices_in(one.key for one in (*objectives, *constraints))) < 2:
+        raise ValueError(
+            "search.per_device is true, but fewer than two devices are measured: name them in devices, such as "
+            "devices: {server: onnxruntime-cpu, tablet: openvino-cpu}, with latency among the objectives"
+        )
     space = read_skeleton(content["space"])
     training = section(Training, _or_empty(content, "training"), "training")
     if training.drop_path and "cells" in space:
@@ -108,11 +137,12 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
         data=section(Data, data, "data"),
         space=space,
         training=training,
-        search=section(Search, _or_empty(content, "search"), "search"),
+        search=search,
         objectives=objectives,
-        constraints=_constraints(_or_empty(content, "constraints")),
-        device=_device(_or_empty(content, "device")),
-        focus=_focus(_or_empty(content, "focus"), objectives),
+        constraints=constraints,
+        device=device,
+        focus=_focus(_on_each(_or_empty(content, "focus"), "focus", devices), objectives),
+        devices=devices,
     )
 
 
@@ -143,6 +173,7 @@ def from_json(text: str) -> Experiment:
         constraints=tuple(Constraint(**one) for one in stored["constraints"]),
         device=stored["device"],
         focus=tuple(Constraint(**one) for one in stored.get("focus", ())),
+        devices=stored.get("devices", {}),
     )
 
 
@@ -212,31 +243,50 @@ def run_name(name: Any) -> str:
     return name
 
 
-def _objectives(given: Any) -> tuple[Objective, ...]:
+def _objectives(given: Any, devices: Collection[str]) -> tuple[Objective, ...]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, Sequence):
         raise ValueError(f"objectives is {given!r}; write a list such as [accuracy, latency]")
+    latency = KEYS[TIMED].objective.name
+    known = {name: one.objective for name, one in OBJECTIVES.items()}
+    several = {on(latency, device): measure_of(on(TIMED, device)).objective for device in devices}
     for name in names:
-        if name not in list(OBJECTIVES):  # a list, since what people write need not be hashable
-            raise unknown(f"objectives: {name!r}", name, OBJECTIVES)
+        if name not in [*known, *several]:  # a list, since what people write need not be hashable
+            raise unknown(f"objectives: {name!r}", name, [*known, *several])
+    if devices:
+        names = [one for name in names for one in (several if name == latency else [name])]
+    for name in names:
         if names.count(name) > 1:
             raise ValueError(f"objectives lists {name} twice; list it once")
     if len(names) < 2:
         raise ValueError(
             f"objectives is {names}; a Pareto front needs two or more of {', '.join(OBJECTIVES)}"
         )
-    return tuple(OBJECTIVES[name].objective for name in names)
+    return tuple((known | several)[name] for name in names)
 
 
-def _constraints(given: Any) -> tuple[Constraint, ...]:
+def _on_each(given: Any, where: str, devices: Collection[str]) -> Any:
+    """What is asked for of the latency, asked for on each of the devices, if they have names."""
+    if not devices or not isinstance(given, Mapping) or TIMED not in given:
+        return given
+    several = [on(TIMED, device) for device in devices]
+    if twice := [key for key in several if key in given]:
+        raise ValueError(
+            f"{where} has {TIMED}, which is of every device, and {twice[0]}; leave one of them out"
+        )
+    pairs = [(one, value) for key, value in given.items() for one in (several if key == TIMED else [key])]
+    return dict(pairs)
+
+
+def _constraints(given: Any, devices: Collection[str]) -> tuple[Constraint, ...]:
     if not isinstance(given, Mapping):
         raise ValueError(
             f"constraints is {given!r}; write for example constraints: {{latency_ms: {{max: 2.0}}}}"
         )
-    constraints = []
+    constraints, keys = [], [*KEYS, *(on(TIMED, device) for device in devices)]
     for key, limits in given.items():
-        if key not in KEYS:
-            raise unknown(f"constraints.{key}", key, KEYS)
+        if key not in keys:
+            raise unknown(f"constraints.{key}", key, keys)
         if not isinstance(limits, Mapping) or not limits:
             raise ValueError(f"constraints.{key} is {limits!r}; write {{max: ...}} or {{min: ...}}")
         check_keys(f"constraints.{key}", limits, ("min", "max"))
@@ -288,14 +338,59 @@ def amount(value: Any, where: str) -> float:
     return float(value)
 
 
-def _device(given: Any) -> dict[str, Any]:
-    from nas.hardware import device
+def _devices(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The one device, or the first of several, and these by name."""
+    given = content.get("devices")
+    if given is None:
+        return _device(_or_empty(content, "device"), "device"), {}
+    if content.get("device") is not None:
+        raise ValueError("device is one and devices are several with names; leave one of the sections out")
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(
+            f"devices is {given!r}; give each a name, such as devices: {{server: onnxruntime-cpu, tablet: "
+            "{name: openvino-cpu, precision: bfloat16}}"
+        )
+    for name in given:
+        if not isinstance(name, str) or not _DEVICE.fullmatch(name):
+            raise ValueError(
+                f"devices.{name}: the name of a device is of letters, digits, dashes and underscores, at most 40"
+            )
+    devices = {name: _device(one, f"devices.{name}") for name, one in given.items()}
+    return next(iter(devices.values())), devices
+
+
+def _device(given: Any, where: str) -> dict[str, Any]:
+    from nas.hardware import declared, device
 
     given = {"name": given} if isinstance(given, str) else given
     if not isinstance(given, Mapping):
-        raise ValueError(f"device is {given!r}; write for example device: {{name: onnxruntime-cpu}}")
-    chosen = device(given)
-    return {"name": chosen.name, **asdict(chosen)}
+        raise ValueError(f"{where} is {given!r}; write for example {where}: {{name: onnxruntime-cpu}}")
+    settings = {key: value for key, value in given.items() if key != "resources"}
+    try:
+        chosen = declared(settings) if "resources" in given else device(settings)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where != "device" else str(error)) from None
+    section = {"name": chosen.name, **asdict(chosen)}
+    if "resources" not in given:
+        return section
+    return section | {"resources": _resources(chosen, given["resources"], f"{where}.resources")}
+
+
+def _resources(device: Any, given: Any, where: str) -> dict[str, float]:
+    """What the Ray node of a device has that others have not."""
+    from nas.hardware.runtime import OnnxRuntime
+
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(f"{where} is {given!r}; write what its Ray node has, such as {{jetson: 1}}")
+    for name, number in given.items():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+            raise ValueError(f"{where}.{name} is {number!r}; it must be a number above 0, such as 1")
+    if not isinstance(device, OnnxRuntime):
+        raise ValueError(
+            f"{where}: {device.name} cannot be on another node, since networks are sent as ONNX; leave resources out, "
+            "or name onnxruntime-cpu, onnxruntime-cuda or openvino-cpu"
+        )
+    return {str(name): float(number) for name, number in given.items()}
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -19,7 +19,7 @@ from nas.data import Splits, load
 from nas.data.batches import laid_out, normalize
 from nas.hardware import device as latency_device
 from nas.memory import keep_freed_memory
-from nas.objectives import KEYS, Measure, Measured
+from nas.objectives import Measure, Measured, measure_of
 from nas.storage.records import Candidate
 from search_spaces import Architecture, CellSpace, SearchSpace, unroll
 from supernets import checkpoint
@@ -44,10 +44,11 @@ def space_of(experiment: config.Experiment, splits: Splits) -> SearchSpace | Cel
 
 
 def measures_of(experiment: config.Experiment) -> list[Measure]:
-    """What is measured of every candidate: objectives, what constraints limit, and what costs nothing."""
-    keys = [objective.key for objective in experiment.objectives]
-    keys += [constraint.key for constraint in experiment.constraints]
-    return [KEYS[key] for key in dict.fromkeys([*keys, *ALWAYS])]
+    """What is measured of every candidate where its supernet is: objectives, what constraints limit, and what costs
+    nothing; not what devices of other nodes measure (nas.far)."""
+    keys = [one.key for one in (*experiment.objectives, *experiment.constraints)]
+    away = experiment.far
+    return [measure_of(key) for key in dict.fromkeys([*keys, *ALWAYS]) if key not in away]
 
 
 class Bench:
@@ -60,7 +61,7 @@ class Bench:
         self.space = space
         self.fingerprint = splits.fingerprint
         self.measures = measures_of(experiment)
-        self.device = latency_device(experiment.device)
+        self.devices = {name: latency_device(section) for name, section in experiment.near.items()}
         where = training_device(experiment.training)
         self.supernet = make_supernet(space)
         tensors, _ = checkpoint.load(supernet_file)
@@ -154,7 +155,7 @@ def merge(first: Candidate, second: Candidate) -> Candidate:
         first,
         values={**first.values, **second.values},
         intervals={**first.intervals, **second.intervals},
-        latency=first.latency or second.latency,
+        latencies={**first.latencies, **second.latencies},
         seconds=seconds,
     )
 
@@ -170,15 +171,16 @@ def _measured(
     if unknown:
         subnet = bench.subnet(architecture, statistics=any(measure.statistics for measure in unknown))
         shape = bench.space.input_shape(architecture.resolution)
-    values, intervals, latency = {}, {}, None
+    values, intervals, latencies = {}, {}, {}
     for measure in measures:
         key = measure.objective.key
         measured = known[key] if key in known else measure.of(subnet, shape, bench)
         values[key] = measured.value
         if measured.interval is not None:
             intervals[key] = measured.interval
-        latency = latency or measured.latency
-    return replace(blank, values=values, intervals=intervals, latency=latency)
+        if measured.latency is not None:
+            latencies[key] = measured.latency
+    return replace(blank, values=values, intervals=intervals, latencies=latencies)
 
 
 def accuracy_of(subnet: nn.Module, images: Tensor, labels: Tensor) -> float:

@@ -19,7 +19,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,12 +32,15 @@ import numpy as np
 
 from nas import config, legs
 from nas.data import Splits, load
+from nas.devices import TIMED, Goals, device_of, devices_in, goals_on
 from nas.goals import keys_of
-from nas.objectives import KEYS
+from nas.objectives import measure_of
 from nas.progress import in_words, track
+from nas.screen import screen_by_latency
 from nas.search import PoolWhenNeeded, make_searcher, search
 from nas.storage.records import Candidate, Leg, Run, TrainingPoint
 from nas.storage.store import Store
+from nas.turns import Turns
 from search_spaces import SearchSpace
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ SUPERNET = "supernet.safetensors"
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")  # of a store's URL
 PROBE_IMAGES = 256  # of the validation images, for samplers that look at the loss
 EXTENDABLE = ("search", "objectives", "constraints", "focus")  # what may change when a run is continued
+LENGTH = ("interval", "reuse_days")  # of a device: how long is measured, not what
 
 
 class Busy(RuntimeError):
@@ -219,12 +223,14 @@ def training_parts(
     import torch
 
     from nas.data.batches import Batches, normalize
+    from nas.memory import keep_freed_memory
     from nas.predictors.latency import costs_for
     from supernets.samplers import make_sampler
     from supernets.spatial import channels_last
     from supernets.supernet import make_supernet
     from supernets.training import train, training_device
 
+    keep_freed_memory()
     settings, data = experiment.training, experiment.data
     device = training_device(settings)
     batches = Batches(
@@ -288,7 +294,7 @@ def search_run(
         raise ValueError(
             f"the supernet of {name} is trained for {done} of {steps or '?'} steps; finish it with `nas train`"
         )
-    searcher = make_searcher(experiment.search, opened.space, len(experiment.objectives))
+    searcher = _searcher(experiment, opened.space)
     was, asked = store.run(name), _asked(opened)
     if was.status == "finished" and was.experiment == asked.experiment:
         return True
@@ -298,6 +304,7 @@ def search_run(
         return False
     leg = legs.begin(store, asked, partial(_start, opened))
     store.update_run(name, facts={"search seed": str(experiment.search.seed)})
+    screen_by_latency(opened, searcher, leg)
     if leg.known and leg.known == store.count_candidates(name):
         changed = "; ".join(
             config.differences(config.from_json(was.experiment), config.from_json(asked.experiment))
@@ -310,9 +317,24 @@ def search_run(
     return ended is not None
 
 
+def _searcher(experiment: config.Experiment, space: SearchSpace) -> Searcher | Turns:
+    """The searcher of an experiment; where each device has a search of its own, one for each, with other seeds."""
+    settings = experiment.search
+    goals = Goals(experiment.objectives, experiment.constraints, experiment.focus)
+    if not settings.per_device:
+        return make_searcher(settings, space, len(goals.objectives))
+    devices = devices_in(one.key for one in (*goals.objectives, *goals.constraints))
+    parts = []
+    for place, device in enumerate(devices):
+        own = goals_on(device, goals)
+        seeded = replace(settings, seed=(settings.seed + place) % 2**63)
+        parts.append((make_searcher(seeded, space, len(own.objectives)), own))
+    return Turns(parts)
+
+
 def _search(
     opened: Opened,
-    searcher: Searcher,
+    searcher: Searcher | Turns,
     leg: Leg,
     make_pool: Callable,
     on_candidate: Callable[[Candidate], None],
@@ -356,7 +378,7 @@ def _complete(opened: Opened, make_pool: Callable, stop: Callable[[], bool]) -> 
     lacking = legs.incomplete(store.candidates(name), keys)
     if not lacking:
         return True
-    missing = tuple(KEYS[key].objective for key in legs.missing(lacking, keys))
+    missing = tuple(measure_of(key).objective for key in legs.missing(lacking, keys))
     pool = make_pool(replace(opened, experiment=replace(experiment, objectives=missing, constraints=())))
     try:
         with track(f"measuring {' and '.join(one.name for one in missing)}", len(lacking)) as shown:
@@ -389,31 +411,55 @@ def _start(opened: Opened) -> list[str]:
 
 
 def pool_here(opened: Opened):
-    """Evaluate in this process."""
+    """Evaluate in this process.
+
+    Raises:
+        ValueError: a device is on another node, where no network can be sent from here.
+    """
     from nas.evaluation import Bench
     from nas.pool import TogetherPool
     from nas.together import evaluate_together
 
+    check_near(opened.experiment)
     bench = Bench(opened.experiment, opened.splits, opened.space, opened.supernet_file)
     return TogetherPool(partial(evaluate_together, bench))
+
+
+def check_near(experiment: config.Experiment) -> None:
+    """Refuse an experiment that needs another node, before anything is trained in vain.
+
+    Raises:
+        ValueError: names the device and the way out.
+    """
+    for key, section in experiment.far.items():
+        name = device_of(key)
+        where = f"devices.{name}" if name else "device"
+        needs = ", ".join(f"{what}: {number:g}" for what, number in section["resources"].items())
+        raise ValueError(
+            f"{where} is on a node with {{{needs}}}, and this process is on no cluster; give --workers N and "
+            f"--ray HOST:PORT of a cluster with such a node, or leave {where}.resources out to measure here"
+        )
 
 
 # -- opening -----------------------------------------------------------------------------------
 
 
 def _check_same(
-    run: Run, experiment: config.Experiment, splits: Splits, space: SearchSpace, timed: bool
+    run: Run, experiment: config.Experiment, splits: Splits, space: SearchSpace, timed: Collection[str]
 ) -> None:
+    """
+    Args:
+        timed: the sections of the devices that something was measured on, `device` or `devices.tablet`.
+    """
     way_out = "give this one another --name, or start over with --fresh (the old run is kept)"
     if run.evaluator is not None:
         raise ValueError(f"the run {run.name} exists, its candidates measured by {run.evaluator}; {way_out}")
     was = config.from_json(run.experiment)
     directory_free = replace(was, data=replace(was.data, directory=experiment.data.directory))
-    may_change = EXTENDABLE if timed else (*EXTENDABLE, "device")
     changes = [
         change
         for change in config.differences(directory_free, experiment)
-        if re.split("[. ]", change)[0] not in may_change
+        if not _may_change(change.split(" ")[0], timed)
     ]
     if changes:
         raise ValueError(f"the run {run.name} exists with other settings: {'; '.join(changes)}; {way_out}")
@@ -423,11 +469,21 @@ def _check_same(
         raise ValueError(f"the run {run.name} was made with other images; {way_out}")
 
 
-def _timed(store: Store, run: Run) -> bool:
-    """Whether something of the run was measured on its device."""
-    return "latency prediction" in run.facts or any(
-        "latency_ms" in one.values for one in store.candidates(run.name)
-    )
+def _may_change(setting: str, timed: Collection[str]) -> bool:
+    """Whether a run goes on with another value; `setting` is with its sections, `devices.tablet.threads`."""
+    section, _, rest = setting.partition(".")
+    if section in ("device", "devices") and rest.rpartition(".")[2] in LENGTH:
+        return True
+    if section == "devices":
+        return f"devices.{rest.partition('.')[0]}" not in timed
+    return section in EXTENDABLE or (section == "device" and "device" not in timed)
+
+
+def _timed(store: Store, run: Run) -> set[str]:
+    """The sections of the devices that something of the run was measured on."""
+    keys = {key for one in store.candidates(run.name) for key in one.values}
+    sections = {f"devices.{name}" for name in devices_in(sorted(keys))}
+    return sections | ({"device"} if "latency prediction" in run.facts or TIMED in keys else set())
 
 
 def _check_start(experiment: config.Experiment, store: Store, space: SearchSpace, fresh: bool) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
+from nas.devices import device_of, on
 from nas.storage.records import Constraint, Objective
 from search_spaces.strict import check_keys, unknown
 
@@ -15,7 +16,8 @@ UNITS = ("ns", "us", "ms", "s", "h", "mJ", "J", "mW", "W", "B", "kB", "MB", "GB"
 
 
 def objectives_of(given: Mapping[str, str] | Sequence[Objective]) -> tuple[Objective, ...]:
-    """One objective or more; a key such as `latency_ms` is the latency in milliseconds, any other has no unit.
+    """One objective or more; a key such as `latency_ms` is the latency in milliseconds, `latency_ms@phone` that on a
+    device of that name, any other has no unit.
 
     Raises:
         ValueError: no objective, one twice, or a goal that is none.
@@ -85,8 +87,11 @@ def _objective(key: Any, goal: Any) -> Objective:
         raise ValueError(f"an objective is called {key!r}; its name must be text")
     if goal not in GOALS:
         raise unknown(f"objectives: {key} is to {goal!r}, which", goal, GOALS)
-    name, _, unit = key.rpartition("_")
-    return Objective(name, key, unit, goal) if name and unit in UNITS else Objective(key, key, "", goal)
+    device = device_of(key)
+    name, _, unit = key.removesuffix(on("", device) if device else "").rpartition("_")
+    if not name or unit not in UNITS:
+        return Objective(key, key, "", goal)
+    return Objective(on(name, device) if device else name, key, unit, goal)
 
 
 def _constraint(key: Any, limits: Any) -> Constraint:

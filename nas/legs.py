@@ -22,6 +22,7 @@ from nas.storage.store import Store
 from search_spaces import architecture_from_json
 
 STOPPING = ("budget", "seconds", "plateau")  # settings that say when a leg ends, and not what it asks
+_UNSET = {"per_device": Search.per_device}  # settings that legs of earlier versions do not name
 
 
 class Sitting:
@@ -56,6 +57,11 @@ def settings_of(run: Run) -> str:
     )
 
 
+def _with_defaults(settings: str) -> str:
+    """What an earlier version kept of a leg, with the settings that there have come since."""
+    return json.dumps({**_UNSET, **json.loads(settings)}, sort_keys=True)
+
+
 def begin(store: Store, run: Run, start: Callable[[], Sequence[str]]) -> Leg:
     """Keep the run as it is asked for now, and the leg that it goes on with: its last one, or another if what makes a
     leg was changed. A leg in which nothing was evaluated does not count.
@@ -66,7 +72,7 @@ def begin(store: Store, run: Run, start: Callable[[], Sequence[str]]) -> Leg:
     known, settings = store.count_candidates(run.name), settings_of(run)
     legs = [one for one in store.legs(run.name) if one.known < known]
     leg = legs[-1] if legs else Leg(settings=settings_of(store.run(run.name)))
-    if leg.settings != settings:
+    if _with_defaults(leg.settings) != settings:
         leg = Leg(known, settings=settings)
     if leg.known == known:
         leg = replace(leg, start=tuple(start()))

@@ -22,8 +22,8 @@ from nas.evaluation import Bench, evaluate, merge
 from nas.experiment import SUPERNET
 from nas.export.checkpoint import export, write_export
 from nas.json_file import read_json, write_json
-from nas.objectives import KEYS
-from nas.predictors.latency import FILE, costs_for, fingerprint, predictor_for
+from nas.objectives import measure_of
+from nas.predictors.latency import FILE, costs_for, fingerprint, goes_by_latency, predictor_for
 from nas.profile import Infeasible
 from nas.progress import track
 from nas.search import SearchFailed
@@ -83,7 +83,8 @@ def pick(
     searched = _searched(candidates, budget)
     costs, prediction = costs_for(experiment, space, folder), None
     if budget.key == "latency_ms":
-        predictor = predictor_for(folder, experiment, space)
+        by_it = goes_by_latency(experiment.training.sampler)
+        predictor = predictor_for(folder, experiment, space, trained=by_it)
         costs, prediction = Costs(costs.table, predictor), str(predictor)
     cost = costs.of(budget.key)
     generator = _of_training(experiment, space, costs, budget.key, facts)
@@ -191,7 +192,7 @@ def _keys(bench: Bench, without: str = "") -> list[str]:
 
 
 def _measured(bench: Bench, architecture: Architecture, keys: Sequence[str]) -> Candidate:
-    candidate = evaluate(bench, architecture, [KEYS[key] for key in keys])
+    candidate = evaluate(bench, architecture, [measure_of(key) for key in keys])
     if candidate.error is not None:
         raise SearchFailed(
             f"the picked architecture {candidate.key} cannot be measured: {candidate.error}; ask for another budget"

@@ -81,8 +81,7 @@ def in_words(candidate: Candidate, objectives: Sequence[Objective], constraints:
     if candidate.error:
         return f"{candidate.key} failed: {candidate.error[:120]}"
     values = ", ".join(
-        f"{one.key.removesuffix('_' + one.unit)} {candidate.values[one.key]:.4g} {one.unit}".rstrip()
-        for one in objectives
+        f"{one.name} {candidate.values[one.key]:.4g} {one.unit}".rstrip() for one in objectives
     )
     return f"{candidate.key} {values}{'' if candidate.feasible(tuple(constraints)) else ' (infeasible)'}"
 

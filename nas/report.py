@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nas.devices import TIMED, DeviceFront, device_of, fronts, on
 from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
 from nas.profile_view import quantity
 from nas.storage.records import Candidate, Constraint, Export, Leg, Objective, Run
@@ -36,17 +37,37 @@ def plain_table(*headings: str) -> Table:
 
 
 def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
-    """The Pareto front with units, in ascending order of the last objective."""
+    """The Pareto front with units, in ascending order of the last objective; of several devices also that of
+    each."""
     out = console()
-    best = front(candidates, run.objectives, run.constraints)
+    best, by_device = front(candidates, run.objectives, run.constraints), fronts(run, candidates)
     out.print(summary(run, candidates, best))
-    if not best:
+    if best:
+        out.print(_table(run, best, knee_candidate(best, run.objectives), _columns(run, best)))
+    else:
         out.print(why_empty(run, candidates))
-        return
-    knee = knee_candidate(best, run.objectives)
+    for one in by_device if len(by_device) > 1 else ():
+        out.print(f"on {one.device}: {len(one.candidates)} on the front of {_about(one)}", soft_wrap=True)
+        if one.candidates:
+            columns = [key for key in _columns(run, one.candidates) if device_of(key) in ("", one.device)]
+            out.print(_table(run, one.candidates, one.knee, columns))
+    if best or any(one.candidates for one in by_device):
+        out.print("* knee point: the best compromise" + _note_on_latency(candidates))
+    for one in [one for one in candidates if one.error is not None and best][-1:]:
+        out.print(f"last failure: {one.key}: {one.error}")
+
+
+def _about(one: DeviceFront) -> str:
+    """What a device's front weighs up, and what limits it there."""
+    limits = [limit_in_words(limit) for limit in one.goals.constraints]
+    under = f", with {', '.join(limits)}" if limits else ""
+    return " and ".join(objective.name for objective in one.goals.objectives) + under
+
+
+def _table(run: Run, best: Sequence[Candidate], knee: Candidate, columns: Sequence[str]) -> Table:
+    """A front; its knee is marked."""
     table = plain_table()
     table.add_column("candidate")
-    columns = _columns(run, best)
     for key in columns:
         table.add_column(heading(key, run.objectives), justify="right")
     table.add_column("architecture")
@@ -56,10 +77,7 @@ def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
         cells = [cell(one, key, run.evaluator is not None) for key in columns]
         drawn = outline(one, run.unit) + (f" ({', '.join(operators_of(one))})" if several else "")
         table.add_row(name, *cells, drawn, style="bold" if one is knee else None)
-    out.print(table)
-    out.print("* knee point: the best compromise" + _note_on_latency(best))
-    for one in [one for one in candidates if one.error is not None][-1:]:
-        out.print(f"last failure: {one.key}: {one.error}")
+    return table
 
 
 def print_exports(exports: Sequence[Export]) -> None:
@@ -93,7 +111,8 @@ def _searcher_of(leg: Leg) -> str:
     searcher = settings["searcher"]
     name = searcher if isinstance(searcher, str) else searcher["name"]
     goals = ", ".join(one["key"] for one in settings["objectives"])
-    return f"{name} (seed {settings['seed']}; {goals})"
+    turns = " for each device" if settings.get("per_device") else ""
+    return f"{name}{turns} (seed {settings['seed']}; {goals})"
 
 
 def print_runs(rows: Sequence[tuple[Run, int]]) -> None:
@@ -168,6 +187,17 @@ def front_as_json(run: Run, candidates: Sequence[Candidate]) -> dict[str, Any]:
         "knee": knee_candidate(best, run.objectives).key if best else None,
         "hypervolume": hypervolume(points, reference_point(points)) if best else 0.0,
         "front": [candidate_as_json(one) for one in best],
+        "devices": {one.device: _device_as_json(one) for one in fronts(run, candidates)},
+    }
+
+
+def _device_as_json(one: DeviceFront) -> dict[str, Any]:
+    """The front of one device, of several with names."""
+    return {
+        "objectives": [objective.key for objective in one.goals.objectives],
+        "constraints": [asdict(limit) for limit in one.goals.constraints],
+        "knee": one.knee and one.knee.key,
+        "front": [candidate_as_json(candidate) for candidate in one.candidates],
     }
 
 
@@ -190,9 +220,9 @@ def candidate_as_json(candidate: Candidate) -> dict[str, Any]:
 def heading(key: str, objectives: Sequence[Objective]) -> str:
     """`latency_ms` as `latency (ms)`."""
     units = {one.key: (one.name, one.unit) for one in objectives}
-    name, unit = units.get(
-        key, {"latency_ms": ("latency", "ms"), "bytes": ("bytes", "B")}.get(key, (key, ""))
-    )
+    device = device_of(key)
+    known = {TIMED: (on("latency", device) if device else "latency", "ms"), "bytes": ("bytes", "B")}
+    name, unit = units.get(key, known.get(TIMED if device else key, (key, "")))
     return f"{name} ({unit})" if unit and unit.lower() != name.lower() else name
 
 
@@ -244,6 +274,6 @@ def _columns(run: Run, best: Sequence[Candidate]) -> list[str]:
 def _note_on_latency(best: Sequence[Candidate]) -> str:
     return (
         "; latency: measured, median [95 % interval]"
-        if any("latency_ms" in one.intervals for one in best)
+        if any(key.startswith(TIMED) for one in best for key in one.intervals)
         else ""
     )

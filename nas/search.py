@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from nas.devices import Goals
 from nas.pool import Pool
 from nas.stopping import EXHAUSTED, GROWTH, LATE, SPENT, Clock, growth, plateau_in_words
 from nas.storage.records import Candidate, Constraint, Leg, Objective
+from nas.turns import Turns
 from search_spaces import Architecture, SearchSpace, architecture_from_json
 from search_spaces.strict import check_keys, unknown
 
@@ -33,6 +35,7 @@ class Search:
     seconds: float | None = None  # of wall clock, all sittings together
     plateau: int | None = None  # candidates without growth of the hypervolume after which it ends
     start_from: str | Mapping[str, Any] | None = None  # a run, or {run: digits, architectures: 16}
+    per_device: bool = False  # a search for each device, in turns, instead of one for all objectives
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -127,7 +130,7 @@ _GIVEN = ("space", "objectives", "seed")
 
 def search(
     run: str,
-    searcher: Searcher,
+    searcher: Searcher | Turns,
     pool: Pool,
     memory: Memory,
     objectives: Sequence[Objective],
@@ -148,6 +151,7 @@ def search(
     ended it undisturbed. Time is looked at after every candidate.
 
     Args:
+        searcher: or several that take turns, each with goals of its own; then the plateau is that of all their fronts.
         on_candidate: gets every new candidate as soon as it is recorded.
         stop: asked after every candidate.
         focus: the region of the objectives that matters: see `tell`.
@@ -162,21 +166,24 @@ def search(
         SearchFailed: ten evaluations in a row failed.
     """
     leg, clock = leg or Leg(), clock or Clock()
+    here = Goals(tuple(objectives), tuple(constraints), tuple(focus))
+    parts = searcher.parts if isinstance(searcher, Turns) else ((searcher, here),)
     known = {candidate.key: candidate for candidate in memory.candidates(run)}
     if len(known) >= min(settings.budget, size):
         return SPENT if len(known) >= settings.budget else EXHAUSTED
     told: dict[str, Candidate] = {}
 
     def hear(architecture: Architecture) -> None:
-        told[architecture.key] = known[architecture.key]
-        tell(searcher, architecture, told[architecture.key], objectives, constraints, focus)
+        told[architecture.key] = candidate = known[architecture.key]
+        for one, goals in parts:
+            tell(one, architecture, candidate, goals.objectives, goals.constraints, goals.focus)
 
     for before in list(known.values())[: leg.known]:
         hear(architecture_from_json(before.architecture))
     start = [one for one in map(architecture_from_json, leg.start) if one.key not in told]
     idle = failures = 0
     while len(told) < settings.budget and idle < IDLE:
-        if _levelled(settings.plateau, list(told.values()), leg, objectives, [*constraints, *focus]):
+        if _levelled(settings.plateau, list(told.values()), leg, [goals for _, goals in parts]):
             return plateau_in_words(settings.plateau)
         left = settings.budget - len(told)
         asked, start = (start[:left], start[left:]) if start else (searcher.ask(left), [])
@@ -209,13 +216,14 @@ def _levelled(
     plateau: int | None,
     told: Sequence[Candidate],
     leg: Leg,
-    objectives: Sequence[Objective],
-    limits: Sequence[Constraint],
+    fronts: Sequence[Goals],
 ) -> bool:
-    """Whether the front has stopped growing within this leg."""
+    """Whether every front has stopped growing within this leg."""
     if plateau is None or len(told) - leg.known < plateau:
         return False
-    return growth(told, objectives, limits, plateau) < GROWTH
+    return all(
+        growth(told, one.objectives, [*one.constraints, *one.focus], plateau) < GROWTH for one in fronts
+    )
 
 
 def _late(settings: Search, clock: Clock) -> bool:

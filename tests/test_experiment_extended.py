@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,12 @@ def searched(tiny_run, tmp_path_factory) -> TinyRun:
 
 @pytest.fixture
 def copied(searched, tmp_path) -> TinyRun:
-    shutil.copytree(searched.folder, tmp_path / "copy")
-    run = TinyRun(tmp_path / "copy", tmp_path / "copy/tiny.yaml", f"sqlite:///{tmp_path / 'copy/nas.db'}")
+    return copy_of(searched, tmp_path)
+
+
+def copy_of(original: TinyRun, folder: Path) -> TinyRun:
+    shutil.copytree(original.folder, folder / "copy")
+    run = TinyRun(folder / "copy", folder / "copy/tiny.yaml", f"sqlite:///{folder / 'copy/nas.db'}")
     with Store(run.store_url) as store:
         store.rename_run("tiny", "tiny", str(run.folder / "runs/tiny"))
     return run
@@ -113,6 +118,32 @@ def test_another_searcher_goes_on_from_what_is_there_and_the_report_says_so(copi
     assert main(["report", "tiny", "--store", copied.store_url, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [leg["known"] for leg in told["legs"]] == [0, 10] and told["message"] == "its budget is spent"
+
+
+def test_a_leg_of_before_there_were_several_devices_goes_on_as_it_is(copied):
+    with Store(copied.store_url) as store:
+        run, [leg] = store.run("tiny"), store.legs("tiny")
+        settings = json.loads(leg.settings)
+        assert settings.pop("per_device") is False
+        store.extend_run(run, replace(leg, settings=json.dumps(settings, sort_keys=True)))
+
+    assert main(["run", *copied.arguments, "-o", "search.budget=11"]) == 0
+
+    with Store(copied.store_url, create=False) as store:
+        assert [one.known for one in store.legs("tiny")] == [0] and store.count_candidates("tiny") == 11
+
+
+def test_a_run_timed_before_runs_could_end_early_goes_on(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path)
+    with Store(run.store_url) as store:
+        [old] = store.runs()
+        experiment = json.loads(old.experiment)
+        for setting in ("interval", "reuse_days"):
+            del experiment["device"][setting]
+        store.extend_run(replace(old, experiment=json.dumps(experiment)), store.legs("tiny")[0])
+
+    assert main(["run", *run.arguments]) == 0
+    assert main(["run", *run.arguments, "-o", "device.interval=0.03"]) == 0
 
 
 def test_a_device_may_change_until_something_was_measured_on_it(copied, capsys):

@@ -147,7 +147,9 @@ def test_an_empty_store_says_so(url):
 
 
 def test_a_candidate_comes_back_with_its_number_values_intervals_and_latency(store):
-    given = candidate("k1", intervals={"latency_ms": (1.1, 1.2)}, latency=TIMED, seconds=2.5)
+    given = candidate(
+        "k1", intervals={"latency_ms": (1.1, 1.2)}, latencies={"latency_ms": TIMED}, seconds=2.5
+    )
 
     recorded = store.add_candidate("digits", given)
 
@@ -157,7 +159,7 @@ def test_a_candidate_comes_back_with_its_number_values_intervals_and_latency(sto
 
 
 def test_latency_records_are_left_out_unless_asked_for(store):
-    store.add_candidate("digits", candidate("k1", latency=TIMED))
+    store.add_candidate("digits", candidate("k1", latencies={"latency_ms": TIMED}))
 
     assert store.candidates("digits")[0].latency is None
 
@@ -195,7 +197,7 @@ def test_a_run_records_an_architecture_once(store):
 
 def test_what_a_candidate_lacks_is_added_and_what_it_has_stays(store):
     before = store.add_candidate("digits", candidate("k1", values={"accuracy": 90.0}, seconds=1.0))
-    more = candidate("k1", intervals={"latency_ms": (1.1, 1.2)}, latency=TIMED, seconds=2.0)
+    more = candidate("k1", intervals={"latency_ms": (1.1, 1.2)}, latencies={"latency_ms": TIMED}, seconds=2.0)
 
     store.complete_candidate("digits", more)
 
@@ -203,7 +205,7 @@ def test_what_a_candidate_lacks_is_added_and_what_it_has_stays(store):
         before,
         values={"accuracy": 90.0, "latency_ms": 1.15, "macs": 12_345_678.0},
         intervals={"latency_ms": (1.1, 1.2)},
-        latency=TIMED,
+        latencies={"latency_ms": TIMED},
         seconds=3.0,
     )
 

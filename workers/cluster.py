@@ -17,6 +17,7 @@ from importlib.metadata import version
 from io import TextIOBase
 from math import floor
 from pathlib import Path
+from typing import Any
 
 from nas.config import Experiment
 
@@ -158,6 +159,17 @@ def room_on(nodes: Iterable[Mapping[str, float]], gpus_per_worker: float) -> int
     return room
 
 
+def has(node: Mapping[str, float], resources: Mapping[str, float]) -> bool:
+    """Whether a node has, or has left, what is asked for."""
+    return all(node.get(name, 0) >= number for name, number in resources.items())
+
+
+def taken(resources: Mapping[str, float]) -> dict[str, Any]:
+    """What Ray is told that an actor takes; a CPU only if that is named."""
+    own = {name: number for name, number in resources.items() if name not in ("CPU", "GPU")}
+    return {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0), "resources": own}
+
+
 def _count(number: float, what: str) -> str:
     return f"{number:g} {what}{'' if number == 1 else 's'}"
 
@@ -170,11 +182,10 @@ def sendable(experiment: Experiment) -> str:
     return replace(experiment, data=data).to_json()
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = ("paretoshift", "torch")) -> dict[str, str]:
     """What must be the same on every node; without builds, as a node with GPUs has another torch."""
     python = ".".join(platform.python_version_tuple()[:2])
-    packages = {name: version(name).partition("+")[0] for name in ("paretoshift", "torch")}
-    return {"Python": python, **packages}
+    return {"Python": python, **{name: version(name).partition("+")[0] for name in packages}}
 
 
 def node_name() -> str:
@@ -267,10 +278,12 @@ def _check_versions(nodes: Iterable[Mapping]) -> None:
     ask = ray.remote(num_cpus=0)(versions)
     asked = {}
     for node in nodes:
+        works = node["Resources"].get("CPU", 0) >= 1  # else it is there for a device, which needs no torch
+        needed = ("paretoshift", "torch") if works else ("paretoshift",)
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = ask.options(
             scheduling_strategy=there
-        ).remote()
+        ).remote(needed)
     ours = versions()
     for name, answer in asked.items():
         try:
@@ -287,5 +300,5 @@ def _check_versions(nodes: Iterable[Mapping]) -> None:
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     """Which versions differ, in words; nothing if none does."""
     return ", ".join(
-        f"{what} {theirs[what]} (here {mine})" for what, mine in ours.items() if theirs[what] != mine
+        f"{what} {other} (here {ours[what]})" for what, other in theirs.items() if ours[what] != other
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nas.devices import TIMED, on
+
 
 def readme(card: dict[str, Any]) -> str:
     """Markdown with metrics, how they were measured, and code to load the model."""
@@ -63,13 +65,15 @@ Training recipe, data, seeds, versions and the latency record with all samples: 
 def _latency(card: dict[str, Any]) -> str:
     if not card["latency"]:
         return ""
-    record, value = card["latency"], card["searched"]["values"]["latency_ms"]
-    low, high = card["searched"]["intervals"]["latency_ms"]
+    name = card["device"]
+    key, where = (on(TIMED, name), f" on {name}") if name else (TIMED, "")
+    record, value = card["latency"], card["searched"]["values"][key]
+    low, high = card["searched"]["intervals"][key]
     settings = record["settings"]
     how = f"{record['device']}, {settings.get('threads', 1)} thread(s), batch {settings.get('batch', 1)}"
     disturbed = ", disturbed by other work on that machine" if record["contended"] else ""
     return (
-        f"| latency, measured | {value:.3f} ms (median; 95 % interval {low:.3f} to {high:.3f}; {how}, "
+        f"| latency{where}, measured | {value:.3f} ms (median; 95 % interval {low:.3f} to {high:.3f}; {how}, "
         f"{record['clock']} clock, {record['processor']}{disturbed}) |\n"
     )
 

@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nas.devices import device_of
 from nas.evaluation import Bench, accuracy_of
 from nas.experiment import SUPERNET
 from nas.export.card import readme
@@ -170,6 +171,7 @@ def _write(
         "metrics": {split: {"accuracy": value, "unit": "%"} for split, value in accuracy.items()},
         "searched": {"values": dict(candidate.values), "intervals": dict(candidate.intervals)},
         "exported_form": {"name": form, **dict(zip(COSTS, map(int, count(subnet, shape)), strict=True))},
+        "device": device_of(min(candidate.latencies, default="")) or None,
         "latency": candidate.latency and asdict(candidate.latency),
         "training": asdict(experiment.training),
         "data": asdict(replace(experiment.data, directory=None)),

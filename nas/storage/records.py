@@ -95,6 +95,7 @@ class Latency:
     attempts: int = 1  # 1, and how often it was repeated because it was disturbed
     disturbed_by: tuple[str, ...] = ()  # why it is contended, in words
     kernels: tuple[Kernel, ...] = ()  # if asked for
+    reused_at: str | None = None  # when this was used again for the same network instead of measuring it
 
     @property
     def median_ms(self) -> float:
@@ -163,11 +164,16 @@ class Candidate:
     architecture: str  # JSON
     values: Mapping[str, float] = field(default_factory=dict)  # by objective key
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, where uncertain
-    latency: Latency | None = None
+    latencies: Mapping[str, Latency] = field(default_factory=dict)  # by key: latency_ms, latency_ms@tablet
     error: str | None = None
     seconds: float = 0.0  # how long the evaluation took
     created: str = field(default_factory=now)
     number: int = 0  # its place in the run, from 1; given by the store
+
+    @property
+    def latency(self) -> Latency | None:
+        """Its record; of several devices that of the first by name. None where none is known."""
+        return self.latencies[min(self.latencies)] if self.latencies else None
 
     def interval(self, key: str) -> tuple[float, float]:
         """The interval of a value; a certain value is its own interval."""

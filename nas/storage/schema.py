@@ -39,7 +39,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT = 30  # seconds of waiting for others that write to an SQLite file
 
 tables = MetaData()
@@ -129,7 +129,7 @@ measurements = Table(
 latencies = Table(
     "latencies",
     tables,
-    *_of_candidate(),
+    *_of_candidate(Column("key", Text, primary_key=True)),  # of the value that it is of
     Column("record", Text, nullable=False),  # JSON, with every sample: large, so apart from the candidates
 )
 
@@ -340,3 +340,8 @@ def _migrate(connection: Connection, place: URL, version: int) -> None:
 def has(connection: Connection, table: Table) -> bool:
     """Whether the table is there: not in an older store that was opened to read."""
     return inspect(connection).has_table(table.name)
+
+
+def has_column(connection: Connection, column: Column) -> bool:
+    """Whether the table has that column: not in an older store that was opened to read."""
+    return column.name in {one["name"] for one in inspect(connection).get_columns(column.table.name)}

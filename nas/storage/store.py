@@ -52,6 +52,8 @@ from nas.storage.schema import (
     trials,
 )
 
+ONE_DEVICE = "latency_ms"  # the key of a record in stores of before version 4
+
 
 class Store:
     """Everything that is known of the runs: written by the one process that drives a run, read by anyone.
@@ -182,8 +184,7 @@ class Store:
             own = ("key", "architecture", "error", "seconds", "created")
             _insert(connection, candidates, [place | {name: getattr(candidate, name) for name in own}])
             _insert(connection, measurements, [place | row for row in _measurement_rows(candidate)])
-            if candidate.latency is not None:
-                _insert(connection, latencies, [place | {"record": candidate.latency.to_json()}])
+            _insert(connection, latencies, [place | row for row in _latency_rows(candidate)])
         return replace(candidate, number=number)
 
     def complete_candidate(self, run: str, measured: Candidate) -> None:
@@ -198,8 +199,8 @@ class Store:
             connection.execute(update(candidates).where(this).values(changed))
             rows = [row for row in _measurement_rows(measured) if row["key"] not in known[0].values]
             _insert(connection, measurements, [place | row for row in rows])
-            if measured.latency is not None and known[0].latency is None:
-                _insert(connection, latencies, [place | {"record": measured.latency.to_json()}])
+            rows = [row for row in _latency_rows(measured) if row["key"] not in known[0].latencies]
+            _insert(connection, latencies, [place | row for row in rows])
 
     def candidates(self, run: str, after: int = 0, with_latency: bool = False) -> list[Candidate]:
         """The candidates whose number is above `after`, in order; latency records only if asked for."""
@@ -445,10 +446,12 @@ def _candidates(
         values[number][key] = _nan(value)
         if low is not None and high is not None:
             intervals[number][key] = (low, high)
-    records = of_candidates(latencies, "record") if with_latency else ()
-    latency = {number: Latency.from_json(record) for number, record in records}
+    records: dict[int, dict[str, Latency]] = defaultdict(dict)
+    keyed = with_latency and schema.has_column(connection, latencies.c.key)
+    for number, record, *key in of_candidates(latencies, "record", *["key"] * keyed) if with_latency else ():
+        records[number][key[0] if key else ONE_DEVICE] = Latency.from_json(record)
     return [
-        Candidate(**row, values=values[n], intervals=intervals[n], latency=latency.get(n))
+        Candidate(**row, values=values[n], intervals=intervals[n], latencies=records[n])
         for row in rows
         for n in [row["number"]]
     ]
@@ -478,6 +481,10 @@ def _measurement_rows(candidate: Candidate) -> list[dict]:
         low, high = candidate.intervals.get(key, (None, None))
         rows.append({"key": key, "value": _number(value), "low": _number(low), "high": _number(high)})
     return rows
+
+
+def _latency_rows(candidate: Candidate) -> list[dict]:
+    return [{"key": key, "record": one.to_json()} for key, one in candidate.latencies.items()]
 
 
 def _add_facts(connection: Connection, run_id: int, facts: Mapping[str, str]) -> None:
