@@ -5,7 +5,7 @@
 
 Subnets of the preset `mobile` with ten blocks in each of its three stages, for 3×32×32 images, untrained, drawn with
 one seed. In turns for each: from the supernet to the record of a latency by the graph that is written directly, until
-the interval is within 3 %, within 1 % (the default), and never early; by `torch.onnx.export`, within 3 %; and of the
+the interval is within 3 %, within 1 %, and never early (the default); by `torch.onnx.export`, within 3 %; and of the
 eager network. The one that never ends early stands for the deployed runtime; only the first six go through
 `torch.onnx.export`, which takes longer than all the rest. Results are lines of JSON: what was interrupted goes on.
 """

@@ -95,9 +95,8 @@ def test_neither_bound_gives_way_to_a_narrow_interval():
 def test_a_look_at_the_interval_is_followed_by_a_run_that_does_not_count():
     calls = count()
 
-    runs = time_runs(
-        lambda: float(next(calls)), Settings(warmup=3, min_runs=8, max_runs=9, seconds=60), "cuda-event"
-    )
+    settings = Settings(warmup=3, min_runs=8, max_runs=9, seconds=60, interval=0.01)
+    runs = time_runs(lambda: float(next(calls)), settings, "cuda-event")
 
     assert runs.samples_ms == (*map(float, range(3, 11)), 12.0)
 
@@ -119,9 +118,8 @@ def test_the_interval_covers_the_true_median_also_where_runs_end_early():
     covered, runs, rounds = 0, [], 80
     for seed in range(rounds):
         ends = iter(noisy(450, 0.03, seed))
-        found = time_runs(
-            lambda ends=ends: next(ends), Settings(warmup=0, seconds=60), "cuda-event"
-        ).samples_ms
+        settings = Settings(warmup=0, seconds=60, interval=0.01)
+        found = time_runs(lambda ends=ends: next(ends), settings, "cuda-event").samples_ms
         low, high = median_interval(np.array(found))
         covered += low <= 1 <= high
         runs.append(len(found))

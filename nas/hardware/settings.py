@@ -24,7 +24,7 @@ class Settings:
     min_runs: int = 50
     max_runs: int = 400
     seconds: float = 0.3
-    interval: float = 0.01
+    interval: float = 0.0
     precision: str = "float32"
 
     precisions: ClassVar[tuple[str, ...]] = ("float32",)

@@ -8,8 +8,9 @@ has become slower, the machine has. Of the other guests of a shared machine, whi
 or its cache, nothing tells but the runs themselves: where the middle one is much above the fastest tenth, the
 median is not that of the network alone, and is flagged. Doing it again would not help, the guests stay.
 
-Runs end early once their median is known well enough, by the very interval that the record will tell, but only
-while nothing disturbs them: what is disturbed gets all of its time, and is judged as if nothing ended early.
+Where the settings say so, runs end early once their median is known well enough, by the very interval that the
+record will tell, but only while nothing disturbs them: what is disturbed gets all of its time, and is judged as if
+nothing ended early.
 """
 
 from __future__ import annotations
