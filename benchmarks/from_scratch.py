@@ -181,7 +181,8 @@ def table(folder: Path) -> None:
     at = [f"at {share:.0%}" for share in SHARES]
     print(f"| method | s | trained | best error | {' | '.join(at)} | on test images | best there |")
     print("|---" * (7 + len(at)) + "|")
-    for method, several in results.items():
+    for method in sorted(results, key=lambda name: ("Optuna" in name, len(name), name)):
+        several = results[method]
         rows = [row(one, references, volumes) for one in several]
         cells = [spread([each[place] for each in rows], form) for place, form in enumerate(FORMS)]
         print(f"| {method} | {' | '.join(cells)} |")
