@@ -196,6 +196,7 @@ def search(
                 return LATE
             clock.start()
         for candidate in _evaluated(new, pool):
+            late = _late(settings, clock)  # before it is recorded: what is then kept of the time is not less
             known[candidate.key] = memory.add_candidate(run, candidate)
             on_candidate(known[candidate.key])
             failures = failures + 1 if candidate.error else 0
@@ -205,7 +206,7 @@ def search(
                 )
             if stop():
                 return None
-            if _late(settings, clock):
+            if late:
                 return LATE
         for architecture in asked:  # in the order of asking, whatever the order they came in
             hear(architecture)

@@ -232,7 +232,7 @@ def test_the_table_of_devices_and_its_json_agree(capsys):
 
     assert text.startswith(told["processor"])
     common = next(line for line in text.splitlines() if line.startswith("settings of all of them"))
-    assert "interval: 0.01" in common and "reuse_days" not in common and "precision" not in common
+    assert "interval: 0.0" in common and "reuse_days" not in common and "precision" not in common
     assert "of onnxruntime-cpu, onnxruntime-cuda, openvino-cpu: reuse_days: 0" in text
     for one in told["devices"]:
         assert one["available"] == (one["reason"] is None)
