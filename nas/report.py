@@ -53,8 +53,9 @@ def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
             out.print(_table(run, one.candidates, one.knee, columns))
     if best or any(one.candidates for one in by_device):
         out.print("* knee point: the best compromise" + _note_on_latency(candidates))
-    for one in [one for one in candidates if one.error is not None and best][-1:]:
-        out.print(f"last failure: {one.key}: {one.error}")
+    failed = [one for one in candidates if one.error is not None]
+    if best and failed:
+        out.print(f"last failure: {failed[-1].key}: {failed[-1].error}")
 
 
 def _about(one: DeviceFront) -> str:

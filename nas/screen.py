@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.devices import TIMED
+
 if TYPE_CHECKING:
     from nas.experiment import Opened
     from nas.search import Searcher
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEY = "latency_ms"
 FACT = "latency screen"
 
 
@@ -33,7 +34,7 @@ def screen_by_latency(opened: Opened, searcher: Searcher, leg: Leg) -> None:
     from nas.predictors.latency import FILE, LatencyPredictor
 
     experiment, store, name = opened.experiment, opened.store, opened.run.name
-    places = [place for place, one in enumerate(experiment.objectives) if one.key == KEY]
+    places = [place for place, one in enumerate(experiment.objectives) if one.key == TIMED]
     if not places or not hasattr(searcher, "know"):
         return
     path, of_leg = Path(opened.run.folder) / FILE, f"from candidate {leg.known + 1} on"
@@ -48,5 +49,5 @@ def screen_by_latency(opened: Opened, searcher: Searcher, leg: Leg) -> None:
         log.warning("the search goes on without a latency model: %s", error)
         return
     store.update_run(name, facts={FACT: of_leg})
-    best = max((one.min for one in experiment.focus if one.key == KEY and one.min is not None), default=0.0)
+    best = max((one.min for one in experiment.focus if one.key == TIMED and one.min is not None), default=0.0)
     searcher.know(places[0], lambda rows: np.maximum(predictor(rows), best))

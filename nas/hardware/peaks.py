@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 SIDES = (512, 1024)  # of the square matrices
 MEGABYTES = (0.5, 4, 32, 256)  # of the three arrays of a sum together
-LARGE_SIDES, LARGE_MEGABYTES = (
-    (2048, 4096, 8192),
-    (4, 64, 512, 2048),
-)  # of a GPU, which smaller ones do not fill
+LARGE_SIDES = (2048, 4096, 8192)  # of a GPU, which smaller ones do not fill
+LARGE_MEGABYTES = (4, 64, 512, 2048)
 STREAM_ROWS = 128
 RUNS = Settings(warmup=2, min_runs=5, max_runs=200, seconds=0.2, interval=0)
 OPSET, IR_VERSION = 20, 10

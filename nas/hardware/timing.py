@@ -102,10 +102,7 @@ class Runs:
     def suffices(self, interval: float) -> bool:
         """Whether nothing disturbed the runs so far and the 95 % interval of their median is within a share of it."""
         ordered, count = np.sort(self.samples_ms), len(self.samples_ms)
-        median, beside = (
-            float(np.median(ordered)),
-            isqrt(count),
-        )  # 1.96 deviations of its rank are 0.98 of that
+        median, beside = float(np.median(ordered)), isqrt(count)  # 1.96 deviations of its rank, nearly
         ranks = ordered[count // 2 - beside], ordered[(count - 1) // 2 + beside]
         if _beyond(median, *ranks) > interval or self.troubles:  # cheap, and right for independent runs
             return False

@@ -132,9 +132,8 @@ class Shift:
         self.logits = np.zeros(len(self.bins))
         self.moments = np.zeros((2, len(self.bins)))  # Adam's
         self.updates = 0
-        self.recent: list[
-            tuple[np.ndarray, np.ndarray]
-        ] = []  # changes (K, M) and divisors (K,) that are tested
+        # changes (K, M) and divisors (K,) of the updates that are tested together
+        self.recent: list[tuple[np.ndarray, np.ndarray]] = []
         self.deviation = 0.0  # the |t| at the last update
         self.visits = np.zeros(len(self.bins))  # since the last update
         self.trained = np.zeros((2, len(self.bins)))  # since the start: steps, and their MACs on one image
