@@ -7,17 +7,29 @@ from collections.abc import Sequence
 from dash import html
 from dash.development.base_component import Component
 
-from dashboard.words import path_words, setting_words
-from search_spaces import Architecture, CellArchitecture, CellSpace, Choice, SearchSpace, Stage, StageChoice
+from dashboard.words import edge_words, path_words, setting_words
+from search_spaces import (
+    Architecture,
+    CellArchitecture,
+    CellSpace,
+    Choice,
+    EdgeCellArchitecture,
+    EdgeCellSpace,
+    NetworkArchitecture,
+    NetworkSpace,
+    SearchSpace,
+    Stage,
+    StageChoice,
+)
 from search_spaces.cells import KINDS, Cell, unused
 
 # muted, and told apart by people who do not see red and green alike
 TONES = ("#2f6f9f", "#b5651d", "#4d8076", "#8a5a83", "#7a7a3c", "#a34b4b", "#5c6f8a", "#3f7f4f")
 
 
-def network(architecture: Architecture | CellArchitecture, space: SearchSpace | CellSpace) -> Component:
+def network(architecture: NetworkArchitecture, space: NetworkSpace) -> Component:
     """The network from its input to its classes, with the size of what flows between the stages or cells."""
-    stacked = isinstance(architecture, CellArchitecture)
+    drawn = {Architecture: _stages, CellArchitecture: _cells, EdgeCellArchitecture: _edge_cells}
     channels, *sides = space.input_shape(architecture.resolution)
     noun = "image" if space.dims == 2 else "signal"
     whole = "×".join(map(str, space.image_shape[1:]))
@@ -27,9 +39,10 @@ def network(architecture: Architecture | CellArchitecture, space: SearchSpace | 
     size = space.stem.kernel_size
     kernel = f"{size}×{size} convolution" if space.dims == 2 else f"convolution, kernel {size}"
     rows.append(_end("stem", _size(space.stem.width, sides), kernel))
-    rows += _cells(architecture, space, sides) if stacked else _stages(architecture, space, sides)
+    rows += drawn[type(architecture)](architecture, space, sides)
     one = "×".join("1" * space.dims)
-    head = f"{one} convolution to {space.head_width} channels, " if not stacked and space.head_width else ""
+    width = getattr(space, "head_width", 0)
+    head = f"{one} convolution to {width} channels, " if width else ""
     rows.append(_end("head", f"{space.classes} classes", f"{head}average over the {noun}, linear"))
     return html.Div(rows, className="network")
 
@@ -67,6 +80,31 @@ def _cell(kind: str, cell: Cell) -> Component:
     absent = html.Div("stepped over by the normal cell", className="block absent")
     row = [html.Div(box) for box in boxes or [absent]]  # each by itself: an arrow stands between neighbours
     return _row(f"{kind} cell", f"{len(boxes)} blocks", "", *row)
+
+
+def _edge_cells(
+    architecture: EdgeCellArchitecture, space: EdgeCellSpace, sides: Sequence[int]
+) -> list[Component]:
+    """The cell, a row per node and a box per edge to it, then how cells are stacked and what each gives."""
+    tones = {operator: TONES[place % len(TONES)] for place, operator in enumerate(sorted(space.operators))}
+    rows = [
+        _row(f"node {node}", "", "sum of", *(_edge(*edge, tones) for edge in zip(words, row, strict=True)))
+        for node, (words, row) in enumerate(
+            zip(edge_words(architecture), architecture.edges, strict=True), start=1
+        )
+    ]
+    for number, place in enumerate(space.places):  # from 0, as an export names them
+        halvings = 2 ** (place.level + (place.kind == "reduction"))
+        name = "residual block" if place.kind == "reduction" else "cell"
+        rows.append(_end(f"block {number}", _size(place.filters, _halved(sides, halvings)), name))
+    return rows
+
+
+def _edge(words: str, operator: str, tones: dict[str, str]) -> Component:
+    """Each box by itself: an arrow stands between neighbours."""
+    if operator == "none":
+        return html.Div(html.Div(words, className="block absent"))
+    return html.Div(html.Div(words, className="block", style={"borderTopColor": tones[operator]}))
 
 
 def _stage(

@@ -12,7 +12,13 @@ from typing import Literal
 from nas.devices import device_of, on
 from nas.objectives import KEYS, measure_of
 from nas.storage.records import Candidate, Latency, Run
-from search_spaces import CategoricalArchitecture, CellArchitecture, Choice, architecture_from_json
+from search_spaces import (
+    CategoricalArchitecture,
+    CellArchitecture,
+    Choice,
+    EdgeCellArchitecture,
+    architecture_from_json,
+)
 from search_spaces.cells import INPUTS, KINDS, Cell, Path
 
 
@@ -133,13 +139,17 @@ def device(latency: Latency) -> str:
 
 @lru_cache(maxsize=50_000)
 def architecture_lines(architecture: str, dims: int = 2) -> tuple[str, ...]:
-    """An architecture's JSON as a line for the resolution and one per stage, or per cell; or one per decision."""
+    """An architecture's JSON as a line for the resolution and one per stage, per cell, or per node of a cell of edges;
+    or one per decision."""
     fields = architecture_from_json(architecture)
     if isinstance(fields, CategoricalArchitecture):
         return tuple(f"{name}: {option}" for name, option in decision_words(fields))
     if isinstance(fields, CellArchitecture):
         cells = [f"{kind} cell: {' | '.join(cell_words(fields.cell(kind))) or 'none'}" for kind in KINDS]
         return (f"{fields.resolution} {'px' if dims == 2 else 'samples'}", *cells)
+    if isinstance(fields, EdgeCellArchitecture):
+        nodes = [f"node {node}: {' + '.join(row)}" for node, row in enumerate(edge_words(fields), start=1)]
+        return (f"{fields.resolution} {'px' if dims == 2 else 'samples'}", *nodes)
     stages = [
         f"{stage.width} channels{', shared kernels' if stage.share_kernels else ''}: "
         + " | ".join(" ".join(block_words(block, dims)) for block in stage.blocks)
@@ -160,6 +170,17 @@ def cell_words(cell: Cell) -> list[str]:
     """The blocks of a cell in words: both paths, and how they are combined."""
     combined = {"add": " + ", "concat": " & "}
     return [combined[block.combiner].join(map(path_words, block.paths)) for block in cell]
+
+
+def edge_words(architecture: EdgeCellArchitecture) -> list[list[str]]:
+    """Of each node of a cell of edges after its input, what comes in from each node before it."""
+    return [
+        [
+            f"{'nothing' if name == 'none' else name.replace('_', ' ')} of {f'node {source}' if source else 'input'}"
+            for source, name in enumerate(row)
+        ]
+        for row in architecture.edges
+    ]
 
 
 def path_words(path: Path) -> str:

@@ -21,7 +21,7 @@ from nas.hardware import device as latency_device
 from nas.memory import keep_freed_memory
 from nas.objectives import Measure, Measured, measure_of
 from nas.storage.records import Candidate
-from search_spaces import Architecture, CellSpace, SearchSpace, unroll
+from search_spaces import Architecture, NetworkSpace, SearchSpace, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
@@ -38,7 +38,7 @@ ALWAYS = ("macs", "parameters", "bytes")  # they cost nothing, so every candidat
 BATCH = 500  # images scored at once
 
 
-def space_of(experiment: config.Experiment, splits: Splits) -> SearchSpace | CellSpace:
+def space_of(experiment: config.Experiment, splits: Splits) -> NetworkSpace:
     """The search space of an experiment on its data."""
     return unroll(experiment.space, OPERATORS, ATTENTIONS, splits.shape, len(splits.classes))
 

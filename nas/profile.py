@@ -13,7 +13,7 @@ from nas import config
 from nas.data import load
 from nas.search import make_searcher
 from nas.storage.records import Constraint
-from search_spaces import CellSpace, SearchSpace
+from search_spaces import SearchSpace
 from supernets.cost import COSTS, CostTable, cost_table
 
 DRAWN = 10_000  # architectures that the medians and shares are taken from
@@ -73,7 +73,7 @@ def profile(experiment: config.Experiment) -> Profile:
         noun=splits.noun,
         size=space.size,
         decisions=len(space.decisions),
-        blocks=_blocks(space),
+        blocks=space.depth_range,
         supernet_parameters=sum(one.numel() for one in make_supernet(space).parameters()),
         steps=experiment.training.steps(batches.steps_per_epoch()),
         costs={
@@ -88,13 +88,6 @@ def profile(experiment: config.Experiment) -> Profile:
         joint=float(np.logical_and.reduce([np.ones(len(drawn), bool), *kept.values()]).mean()),
         measured_later=tuple(one.key for one in experiment.constraints if one.key not in COSTS),
     )
-
-
-def _blocks(space: SearchSpace | CellSpace) -> tuple[int, int]:
-    """Fewest and most blocks of one network."""
-    if isinstance(space, CellSpace):
-        return (space.blocks * len(space.places),) * 2
-    return sum(min(stage.depths) for stage in space.stages), sum(max(stage.depths) for stage in space.stages)
 
 
 def check_possible(experiment: config.Experiment, space: SearchSpace) -> None:

@@ -16,7 +16,15 @@ import yaml
 
 from nas import config
 from nas.storage.records import Candidate, Run
-from search_spaces import CellSpace, SearchSpace, architecture_from_json, space_from_json
+from search_spaces import (
+    CellArchitecture,
+    CellSpace,
+    EdgeCellArchitecture,
+    EdgeCellSpace,
+    SearchSpace,
+    architecture_from_json,
+    space_from_json,
+)
 from search_spaces.cells import KINDS
 from search_spaces.strict import read_yaml
 
@@ -31,33 +39,37 @@ def transferred(run: Run, candidate: Candidate, repeats: int | None, filters: in
         ValueError: the run is not of cells, or the candidate has no reduction cell.
     """
     space = space_from_json(run.space)
-    if not isinstance(space, CellSpace):
+    if not isinstance(space, CellSpace | EdgeCellSpace):
         of = "stages" if isinstance(space, SearchSpace) else "decisions of its own evaluator"
         raise ValueError(
             f"{run.name} is not a run of cells but of {of}, so there is no cell to transfer; a space of cells "
             "is for example space: nasnet"
         )
     architecture = architecture_from_json(candidate.architecture)
+    filters = space.filters if filters is None else filters
+    size = {
+        "repeats": space.repeats if repeats is None else repeats,
+        "filters": filters,
+        "reductions": space.reductions,
+    }
+    stem = {"kernel_size": space.stem.kernel_size, "stride": space.stem.stride}
+    if isinstance(architecture, EdgeCellArchitecture):
+        made_of = {"edge_cells": {**size, "cell": str(architecture)}}
+    else:
+        stem = {"width": max(1, round(space.stem.width * filters / space.filters)), **stem}
+        cells = _both_cells(architecture, candidate)
+        made_of = {"cells": {**size, "drop_path": space.drop_path, **cells}}
+    name = f"{space.name}-{candidate.key}"
+    return {"name": name, "stem": stem, "activation": space.activation, **made_of}
+
+
+def _both_cells(architecture: CellArchitecture, candidate: Candidate) -> dict[str, Any]:
     if not architecture.reduction:
         raise ValueError(
             f"the normal cell of {candidate.key} steps over every reduction, so no reduction cell was found; "
             "transfer another candidate"
         )
-    filters = space.filters if filters is None else filters
-    stem = {
-        "width": max(1, round(space.stem.width * filters / space.filters)),
-        "kernel_size": space.stem.kernel_size,
-        "stride": space.stem.stride,
-    }
-    cells = {
-        "repeats": space.repeats if repeats is None else repeats,
-        "filters": filters,
-        "reductions": space.reductions,
-        "drop_path": space.drop_path,
-        **{kind: [block.row for block in architecture.cell(kind)] for kind in KINDS},
-    }
-    name = f"{space.name}-{candidate.key}"
-    return {"name": name, "stem": stem, "activation": space.activation, "cells": cells}
+    return {kind: [block.row for block in architecture.cell(kind)] for kind in KINDS}
 
 
 def experiment_of(

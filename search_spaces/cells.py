@@ -27,8 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.categorical import CategoricalArchitecture, CategoricalSpace
-from search_spaces.parts import Architecture, Stem, tuples
+from search_spaces.parts import Stem, tuples
 from search_spaces.space import SearchSpace
 from search_spaces.vectors import Decision, get, put
 
@@ -127,6 +126,11 @@ class CellArchitecture:
 
         return "; ".join(f"{kind}: {counts(self.cell(kind))}" for kind in KINDS)
 
+    @property
+    def traits(self) -> list[list[str]]:
+        """What each path has: its operator."""
+        return [[path.operator] for block in (*self.normal, *self.reduction) for path in block.paths]
+
     def cell(self, kind: str) -> Cell:
         return self.normal if kind == "normal" else self.reduction
 
@@ -197,6 +201,11 @@ class CellSpace:
             return len(self.resolutions)
         cells, without = self._cells(INPUTS), self._cells(1) if self._may_step_over else 0
         return len(self.resolutions) * ((cells - without) * cells + without)
+
+    @property
+    def depth_range(self) -> tuple[int, int]:
+        """The fewest and the most blocks of one network, those of cells that are stepped over among them."""
+        return (self.blocks * len(self.places),) * 2
 
     def _cells(self, inputs: int) -> int:
         """How many cells there are that read so many of the inputs."""
@@ -434,20 +443,3 @@ class CellSpace:
         del fields["topology"]
         found = fields["found"] and tuple(tuple(map(CellBlock.of, cell)) for cell in fields["found"])
         return cls(**{**tuples(fields), "stem": Stem(**fields["stem"]), "found": found})
-
-
-# -- which topology ----------------------------------------------------------------------------
-
-
-def space_from_json(text: str) -> SearchSpace | CellSpace | CategoricalSpace:
-    """The space that a `to_json` wrote, of whichever topology."""
-    return _of(text, SearchSpace, CellSpace, CategoricalSpace).from_json(text)
-
-
-def architecture_from_json(text: str) -> Architecture | CellArchitecture | CategoricalArchitecture:
-    """The architecture that a `to_json` wrote, of whichever topology."""
-    return _of(text, Architecture, CellArchitecture, CategoricalArchitecture).from_json(text)
-
-
-def _of(text: str, stages: type, cells: type, categorical: type) -> Any:
-    return {"cells": cells, "categorical": categorical}.get(json.loads(text).get("topology"), stages)

@@ -62,6 +62,21 @@ class Architecture:
     def __str__(self) -> str:
         return f"{self.resolution} px; {'; '.join(map(str, self.stages))}"
 
+    @property
+    def traits(self) -> list[list[str]]:
+        """What each block has: operator, settings, expansion, attention. Settings are named after their operator:
+        `depthwise kernel_size=5`."""
+        return [
+            [
+                one.operator,
+                *(f"{one.operator} {name}={short(value)}" for name, value in one.settings),
+                f"expansion ×{one.expansion:g}",
+                f"attention {one.attention}",
+            ]
+            for stage in self.stages
+            for one in stage.blocks
+        ]
+
     @cached_property
     def key(self) -> str:
         """A stable name: the first 12 hexadecimal digits of the SHA-256 of its JSON."""

@@ -6,16 +6,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from search_spaces.cells import CellArchitecture, CellSpace
-from search_spaces.parts import Architecture, Block, Choice, Option, Stage, StageChoice
-from search_spaces.space import SearchSpace
+from search_spaces.cells import CellSpace
+from search_spaces.edge_cells import EdgeCellSpace
+from search_spaces.parts import Block, Choice, Option, Stage, StageChoice
+from search_spaces.topologies import NetworkArchitecture, NetworkSpace
 
 T = TypeVar("T")
 
 
-def only(
-    space: SearchSpace | CellSpace, architecture: Architecture | CellArchitecture
-) -> SearchSpace | CellSpace:
+def only(space: NetworkSpace, architecture: NetworkArchitecture) -> NetworkSpace:
     """The smallest space that holds the architecture, of whichever topology.
 
     It holds nothing else, but for stages that share kernels among unlike blocks: there every block after the
@@ -26,6 +25,8 @@ def only(
     """
     space.check(architecture)
     name, resolutions = f"{space.name}-{architecture.key}", (architecture.resolution,)
+    if isinstance(space, EdgeCellSpace):
+        return replace(space, name=name, found=architecture.edges)
     if isinstance(space, CellSpace):
         found = (architecture.normal, architecture.reduction)
         return replace(space, name=name, resolutions=resolutions, found=found)

@@ -22,6 +22,9 @@ operators: [...], combiners: [add, concat]}, or its two cells written out, a row
       filters: 32
       normal: [[0, identity, 1, separable_3x3, add]]
       reduction: [[0, max_pool_3x3, 1, separable_5x5, add]]
+
+Or it has `edge_cells`: {nodes: 4, repeats: 5, filters: 16, reductions: 2, operators: [...]}, or its one cell written
+out: {filters: 32, cell: "|nor_conv_3x3~0|+|skip_connect~0|none~1|"}.
 """
 
 from __future__ import annotations
@@ -34,9 +37,12 @@ from typing import Any
 
 from search_spaces.cells import COMBINERS, INPUTS, KINDS, Cell, CellBlock, CellSpace
 from search_spaces.cells import OPERATORS as CELL_OPERATORS
+from search_spaces.edge_cells import OPERATORS as EDGE_OPERATORS
+from search_spaces.edge_cells import EdgeCellArchitecture, EdgeCellSpace
 from search_spaces.parts import Block, Option, Stage, Stem, Value
 from search_spaces.space import SearchSpace
 from search_spaces.strict import check_keys, parse_yaml, read_yaml, unknown
+from search_spaces.topologies import NetworkSpace
 
 ACTIVATIONS = ("relu", "hardswish", "silu")
 _BLOCK_KEYS = ("operators", "expansion", "attention", "weight_bits", "activation_bits")
@@ -44,6 +50,9 @@ _STAGE_KEYS = ("width", "depth", "stride", "activation", "share_kernels", *_BLOC
 _KEYS = ("name", "resolution", "stem", "stages", "head", "activation", *_BLOCK_KEYS)
 _CELLS_KEYS = ("name", "resolution", "stem", "cells", "activation")
 _CELL_KEYS = ("repeats", "filters", "reductions", "drop_path")
+_EDGE_CELLS_KEYS = ("name", "resolution", "stem", "edge_cells", "activation")
+_EDGE_CELL_KEYS = ("repeats", "filters", "reductions")
+_MADE_OF = ("stages", "cells", "edge_cells")
 
 
 def presets() -> list[str]:
@@ -74,7 +83,7 @@ def unroll(
     attentions: Mapping[str, Any],
     image_shape: tuple[int, ...],
     classes: int,
-) -> SearchSpace | CellSpace:
+) -> NetworkSpace:
     """The search space of a skeleton, for images (C, H, W) or signals (C, L) of so many classes.
 
     Args:
@@ -85,9 +94,14 @@ def unroll(
     Raises:
         ValueError: a key or value that is not allowed; the message names it, what is, and the nearest.
     """
+    made_of = [key for key in _MADE_OF if key in skeleton]
+    if len(made_of) > 1:
+        raise ValueError(f"space has both {' and '.join(made_of)}; it is made of one of them")
     if "cells" in skeleton:
         return _cell_space(skeleton, image_shape, classes)
-    check_keys("space", skeleton, (*_KEYS, "cells"))
+    if "edge_cells" in skeleton:
+        return _edge_cell_space(skeleton, image_shape, classes)
+    check_keys("space", skeleton, (*_KEYS, *_MADE_OF))
     dims = len(image_shape) - 1
     known = {"operators": operators, "attentions": attentions, "dims": dims}
     stem = _stem(skeleton.get("stem", {}))
@@ -116,8 +130,6 @@ def unroll(
 
 
 def _cell_space(skeleton: Mapping[str, Any], image_shape: tuple[int, ...], classes: int) -> CellSpace:
-    if "stages" in skeleton:
-        raise ValueError("space has both stages and cells; it is made of one or the other")
     check_keys("space", skeleton, _CELLS_KEYS)
     cells = _is_mapping("space.cells", skeleton["cells"])
     dims = len(image_shape) - 1
@@ -207,6 +219,51 @@ def _written_cell(where: str, rows: Sequence[Any], dims: int) -> Cell:
                 raise unknown(f"{here} {value!r}", value, allowed)
         blocks.append(CellBlock.of(row))
     return tuple(blocks)
+
+
+def _edge_cell_space(
+    skeleton: Mapping[str, Any], image_shape: tuple[int, ...], classes: int
+) -> EdgeCellSpace:
+    check_keys("space", skeleton, _EDGE_CELLS_KEYS)
+    cells, stem = _is_mapping("space.edge_cells", skeleton["edge_cells"]), skeleton.get("stem", {})
+    check_keys("space.stem", _is_mapping("space.stem", stem), ("kernel_size", "stride"))
+    filters = _one("space.edge_cells.filters", cells.get("filters", 16), least=1)
+    space = EdgeCellSpace(
+        name=str(skeleton.get("name", "custom")),
+        image_shape=tuple(image_shape),
+        classes=classes,
+        resolution=_one("space.resolution", skeleton.get("resolution", image_shape[1]), least=1),
+        stem=_stem({**stem, "width": filters}),
+        repeats=_one("space.edge_cells.repeats", cells.get("repeats", 5), least=1),
+        filters=filters,
+        reductions=_one("space.edge_cells.reductions", cells.get("reductions", 2), least=0),
+        activation=_activation("space.activation", skeleton.get("activation", "relu")),
+        **(_written_edges(cells) if "cell" in cells else _varying_edges(cells)),
+    )
+    _check_total(space, space.stem.stride * 2**space.reductions)
+    return space
+
+
+def _varying_edges(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """What a space has whose cell is searched."""
+    check_keys("space.edge_cells", cells, (*_EDGE_CELL_KEYS, "nodes", "operators", "cell"))
+    operators = cells.get("operators", EDGE_OPERATORS)
+    return {
+        "nodes": _one("space.edge_cells.nodes", cells.get("nodes", 4), least=2),
+        "operators": _names("space.edge_cells.operators", operators, EDGE_OPERATORS),
+    }
+
+
+def _written_edges(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """What a space has whose cell is written out."""
+    check_keys("space.edge_cells", cells, (*_EDGE_CELL_KEYS, "cell"))
+    try:
+        found = EdgeCellArchitecture.from_string(str(cells["cell"]), 1).edges
+    except ValueError as error:
+        raise ValueError(f"space.edge_cells.cell: {error}") from None
+    used = {name for row in found for name in row}
+    operators = _names("space.edge_cells.cell", sorted(used), EDGE_OPERATORS)
+    return {"nodes": len(found) + 1, "operators": operators, "found": found}
 
 
 def _stem(stem: Any) -> Stem:
@@ -400,7 +457,7 @@ def _check_strides(space: SearchSpace) -> None:
     _check_total(space, total)
 
 
-def _check_total(space: SearchSpace | CellSpace, total: int) -> None:
+def _check_total(space: NetworkSpace, total: int) -> None:
     smallest = min(min(space.input_shape(resolution)[1:]) for resolution in space.resolutions)
     if smallest < total:
         noun, unit = ("images", "pixels") if len(space.image_shape) == 3 else ("signals", "samples")

@@ -72,6 +72,11 @@ class SearchSpace:
         return sum(len(stage.blocks) for stage in self.stages)
 
     @property
+    def depth_range(self) -> tuple[int, int]:
+        """The fewest and the most blocks of one network."""
+        return sum(min(stage.depths) for stage in self.stages), self.positions
+
+    @property
     def decisions(self) -> tuple[Decision, ...]:
         return self._layout.decisions
 

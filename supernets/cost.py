@@ -10,8 +10,8 @@ block; what the repeated ones amount to is then taken off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from search_spaces import Architecture, CellSpace, SearchSpace, Stage, StageChoice
+from search_spaces import (
+    Architecture,
+    CellSpace,
+    EdgeCellSpace,
+    NetworkSpace,
+    SearchSpace,
+    Stage,
+    StageChoice,
+)
 from supernets.merging import merged
 from supernets.supernet import ElasticBlock, Supernet, hidden_channels
 
@@ -69,32 +77,36 @@ class _FlopCounter(TorchDispatchMode):
 class Costs:
     """Every cost of an architecture that samplers can go by, each by its name.
 
-    `table` is the space's cost table; `latency_ms` predicts the latency of encoded architectures,
-    (n, decisions) to (n,) milliseconds, where somebody measured enough to predict it.
+    `table` is the space's cost table; `predicted` has the latency of encoded architectures, (n, decisions) to (n,)
+    milliseconds, where somebody measured enough to predict it: `latency_ms`, of several devices `latency_ms@tablet`.
     """
 
     table: CostTable
-    latency_ms: Callable[[np.ndarray], np.ndarray] | None = None
+    predicted: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
 
     def of(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
         """A cost as a function of encoded architectures, (n, decisions) to (n,) floats.
 
         Raises:
-            ValueError: the latency is asked for and nobody can predict it.
+            ValueError: a latency is asked for that nobody can predict.
         """
-        if name == "latency_ms":
-            if self.latency_ms is None:
-                raise ValueError("there is no prediction of latency_ms here; allowed: " + ", ".join(COSTS))
-            return self.latency_ms
+        if name in self.predicted:
+            return self.predicted[name]
+        if name not in COSTS:
+            raise ValueError(
+                f"there is no prediction of {name} here; allowed: {', '.join([*COSTS, *self.predicted])}"
+            )
         column = COSTS.index(name)
         return lambda vectors: self.table(vectors)[:, column].astype(float)
 
 
-def cost_table(space: SearchSpace | CellSpace):
+def cost_table(space: NetworkSpace):
     """The costs of all architectures of a space, of whichever topology."""
     from supernets.cell_cost import CellCostTable
+    from supernets.edge_cell_cost import EdgeCellCostTable
 
-    return (CellCostTable if isinstance(space, CellSpace) else CostTable)(space)
+    kinds = {SearchSpace: CostTable, CellSpace: CellCostTable, EdgeCellSpace: EdgeCellCostTable}
+    return kinds[type(space)](space)
 
 
 class CostTable:

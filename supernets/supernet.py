@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces import Architecture, Block, CellSpace, Choice, SearchSpace
+from search_spaces import Architecture, Block, CellSpace, Choice, EdgeCellSpace, NetworkSpace, SearchSpace
 from supernets.attention import make_attention
 from supernets.elastic import ACTIVATIONS, Classifier, Norm, Pointwise, start_near_identity
 from supernets.operators import is_normalized, make_operator, paths
@@ -32,11 +32,13 @@ Layers = OrderedDict[str, nn.Module]
 Part = tuple[Callable[[], Layers], int, int]
 
 
-def make_supernet(space: SearchSpace | CellSpace, seed: int = 0) -> nn.Module:
-    """The supernet of a space, of whichever topology: both have `space`, `forward` and `export`."""
+def make_supernet(space: NetworkSpace, seed: int = 0) -> nn.Module:
+    """The supernet of a space, of whichever topology: all have `space`, `forward` and `export`."""
     from supernets.cells import CellSupernet
+    from supernets.edge_cells import EdgeCellSupernet
 
-    return (CellSupernet if isinstance(space, CellSpace) else Supernet)(space, seed)
+    kinds = {SearchSpace: Supernet, CellSpace: CellSupernet, EdgeCellSpace: EdgeCellSupernet}
+    return kinds[type(space)](space, seed)
 
 
 class Supernet(nn.Module):

@@ -643,7 +643,7 @@ def test_the_files_and_commands_of_the_page_are_understood():
     from nas.config import experiment
 
     text = (Folder(__file__).parents[1] / "docs" / "cells.md").read_text(encoding="utf-8")
-    whole, written = (
+    whole, written, edges = (
         parse_yaml(block, "cells.md") for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     )
     commands = re.findall(r"^\$ nas (.*)$", text, re.MULTILINE)
@@ -651,12 +651,15 @@ def test_the_files_and_commands_of_the_page_are_understood():
     space = unroll(experiment(whole).space, {}, {}, (1, 8, 8), 10)
     assert len(space.decisions) == 2 * 5 * 3
     assert unroll(written, {}, {}, (3, 32, 32), 10).size == 1
+    assert unroll(experiment(edges).space, {}, {}, (1, 8, 8), 10).size == 5**6
     assert all(name in text for name in (*OPERATORS, *whole["space"]["cells"]))
     assert [parser().parse_args(command.split()).verb.__name__ for command in commands] == [
         "run",
         "export",
         "transfer",
         "export",
+        "train",
+        "health",
     ]
 
 

@@ -15,9 +15,8 @@ from dashboard.reader import Reader
 from nas.devices import device_of
 from nas.storage.records import Candidate, Run
 from search_spaces import (
-    Architecture,
     CategoricalArchitecture,
-    CellArchitecture,
+    NetworkArchitecture,
     architecture_from_json,
     space_from_json,
 )
@@ -52,9 +51,7 @@ def layout(reader: Reader, name: str, key_prefix: str) -> Component:
     )
 
 
-def _architecture(
-    run: Run, architecture: Architecture | CellArchitecture | CategoricalArchitecture
-) -> Component:
+def _architecture(run: Run, architecture: NetworkArchitecture | CategoricalArchitecture) -> Component:
     if isinstance(architecture, CategoricalArchitecture):
         return parts.section("Architecture", parts.pairs(words.decision_words(architecture)))
     return parts.section(

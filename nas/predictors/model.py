@@ -20,14 +20,14 @@ import numpy as np
 
 from nas.predictors.regression import CONSTANT, Regression, regress
 from nas.predictors.terms import GROUPS, Features, Terms, features_of, terms_of
-from search_spaces import CategoricalSpace, CellSpace, SearchSpace
+from search_spaces import CategoricalSpace, NetworkSpace
 
 FLOOR = 0.5  # of the least measured latency: below it nothing is predicted
 FEWEST = 10  # measurements below which nothing is held out
 MOST = 4000  # measurements that are fitted, at most
 TUNED = 400  # measurements by which the variances are found, at most
 
-Space = SearchSpace | CellSpace | CategoricalSpace
+Space = NetworkSpace | CategoricalSpace
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search_spaces import CategoricalSpace, CellSpace, Decision, SearchSpace
+from search_spaces import CategoricalSpace, CellSpace, Decision, EdgeCellSpace, NetworkSpace, SearchSpace
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -75,7 +75,7 @@ class Book:
         return Terms(columns, shared, np.array(sizes), np.array(groups), counted)
 
 
-def terms_of(space: SearchSpace | CellSpace | CategoricalSpace) -> Terms:
+def terms_of(space: NetworkSpace | CategoricalSpace) -> Terms:
     """The terms of a space's architectures, of whichever topology."""
     if isinstance(space, SearchSpace):
         from nas.predictors.block_terms import block_terms
@@ -84,7 +84,7 @@ def terms_of(space: SearchSpace | CellSpace | CategoricalSpace) -> Terms:
     return decision_terms(space)
 
 
-def decision_terms(space: CellSpace | CategoricalSpace) -> Terms:
+def decision_terms(space: CellSpace | EdgeCellSpace | CategoricalSpace) -> Terms:
     """An entry for each option of a decision, and for pairs of options."""
     book, decisions = Book(), space.decisions
     options = [
@@ -109,7 +109,7 @@ def decision_terms(space: CellSpace | CategoricalSpace) -> Terms:
         single = [table[chosen[place]] for place, table in enumerate(options)]
         return single + [table[chosen[a], chosen[b]] for a, b, table in pairs]
 
-    return book.terms(columns, _counted(space) if isinstance(space, CellSpace) else None)
+    return book.terms(columns, None if isinstance(space, CategoricalSpace) else _counted(space))
 
 
 def _table(numbers) -> np.ndarray:
@@ -127,7 +127,7 @@ def _features(decision: Decision, option: Any) -> dict[Hashable, float]:
     return features
 
 
-def _counted(space: CellSpace) -> Callable[[np.ndarray], np.ndarray]:
+def _counted(space: CellSpace | EdgeCellSpace) -> Callable[[np.ndarray], np.ndarray]:
     """MACs and bytes, over those of the largest architecture."""
     from supernets.cost import COSTS, cost_table
 

@@ -60,7 +60,7 @@ MOMENTS = "exp_avg", "exp_avg_sq"  # Adam's, in torch's names
 
 def kind_of(name: str) -> str:
     """What is decided, without where: `stage 0 block 1 operator` is an `operator`."""
-    return re.sub(r"\b(stage|block|normal|reduction) \d+ ", "", name)
+    return re.sub(r"\b(stage|block|normal|reduction|node|input) \d+ ", "", name)
 
 
 def single_changes(vectors: np.ndarray, cost: Cost, options: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ class _Network(nn.Module):
 class Generator:
     """
     Args:
-        space: a space of either topology with at least one decision.
+        space: a space of whichever topology with at least one decision.
         cost: costs of encoded architectures, (n, decisions) to (n,), all above 0.
         low: the least cost that will be asked for; above 0.
         high: the most.

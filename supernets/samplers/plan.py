@@ -139,4 +139,6 @@ def check_one_of(name: str, value: object, allowed: Iterable[str]) -> None:
 
 def check_cost(value: object) -> None:
     """Raise ValueError unless a sampler's setting `cost` is one that `Costs.of` may know."""
-    check_one_of("cost", value, (*COSTS, "latency_ms"))
+    of_a_device = isinstance(value, str) and value.startswith("latency_ms@")
+    if not of_a_device:
+        check_one_of("cost", value, (*COSTS, "latency_ms"))

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces import Architecture, CellSpace, SearchSpace
+from search_spaces import Architecture, SearchSpace
 from search_spaces.strict import check_keys
 from search_spaces.vectors import Decision
 from supernets.cost import Costs
@@ -64,7 +64,7 @@ class Progressive(Wrapper):
         phases: Sequence[Mapping[str, Any]] = PHASES,
     ):
         self.check(phases=phases)
-        if isinstance(space, CellSpace):
+        if not isinstance(space, SearchSpace):
             raise ValueError(
                 f"the space {space.name} is one of cells, which have no {', '.join(KINDS[1:])} to shrink; "
                 "train it without progressive"
