@@ -93,8 +93,8 @@ def export(args: argparse.Namespace) -> int:
 def pick(args: argparse.Namespace) -> int:
     """Get an architecture for a budget from the architecture generator, without a search."""
     from nas.config import amount
+    from nas.pick import latency_key, write_pick
     from nas.pick import pick as picked_for
-    from nas.pick import write_pick
     from nas.pick_view import pick_as_json, print_pick
     from nas.storage.records import Constraint
     from nas.storage.store import Store
@@ -102,11 +102,15 @@ def pick(args: argparse.Namespace) -> int:
     if args.output and not args.export:
         raise ValueError("--output says where to write; give --export as well")
     [(key, given)] = [(key, getattr(args, key)) for key in PICKED_BY if getattr(args, key) is not None]
-    budget = Constraint(key, max=amount(given, f"--{key.replace('_', '-')}"))
+    if args.device and key != "latency_ms":
+        raise ValueError("--device says whose latency is meant; give --latency-ms, or leave it out")
+    flag = f"--{key.replace('_', '-')}"
+    most = amount(given, flag)
     with Store(args.store, create=False) as store:
         found, candidates = store.run(args.run), store.candidates(args.run)
         experiment, splits = _loaded(found, args.data_dir)
-        picked = picked_for(found, experiment, splits, candidates, budget)
+        key = latency_key(found, experiment, args.device) if key == "latency_ms" else key
+        picked = picked_for(found, experiment, splits, candidates, Constraint(key, max=most))
         if args.export:
             folder = Path(args.output or Path(found.folder) / "exports" / picked.candidate.key)
             card = write_pick(found, picked, store, folder, experiment, splits)
@@ -119,31 +123,61 @@ def pick(args: argparse.Namespace) -> int:
         _print_export(folder, card)
     else:
         where = "" if args.store == DEFAULT_STORE else f" --store {shlex.quote(args.store)}"
-        limit = f"--{key.replace('_', '-')} {given}"
+        limit = f"{flag} {given}" + (f" --device {args.device}" if args.device else "")
         print(f"export it:  nas pick {found.name} {limit} --export{where}", file=sys.stderr)
     return OK
 
 
 def health(args: argparse.Namespace) -> int:
-    """Train some architectures alone and compare: whether what a supernet says of them can be trusted."""
+    """Compare a supernet's accuracies with trainings alone, or a table of them: can its ranking be trusted?"""
+    from nas.health_table import read_table, write_table
     from nas.health_view import health_as_json, print_health
     from nas.ranking import health_of
     from nas.storage.store import Store
+    from search_spaces import space_from_json
 
-    for flag, number in (("--subnets", args.subnets), ("--seeds", args.seeds)):
-        if number < 1:
-            raise ValueError(f"{flag} is {number}; it must be at least 1")
-    if args.epochs is not None and not 0 < args.epochs <= 1e6:
-        raise ValueError(f"--epochs is {args.epochs:g}; it must be above 0 and at most a million")
+    _check_health(args)
     with Store(args.store, create=False) as store:
         found = store.run(args.run)
     experiment, splits = _loaded(found, args.data_dir)
+    table = None
+    if args.table:
+        columns = (args.architecture, args.accuracy, args.lower_is_better)
+        table = read_table(Path(args.table), space_from_json(found.space), *columns)
     with _stopping() as stop, Store(args.store) as store:
-        ended = _examined(args, found, store, experiment, splits, stop)
+        ended = _examined(args, found, store, experiment, splits, stop, table)
         trials = store.trials(args.run)
-    examined = health_of(trials)  # stopped or not: what is known so far is worth a look
+    if args.write_table and ended:
+        rows = write_table(Path(args.write_table), trials)
+        said = f"wrote {rows} trainings alone; for another supernet of the space: nas health RUN --table"
+        print(f"{said} {shlex.quote(args.write_table)}", file=sys.stderr)
+    examined = health_of(trials, table)  # stopped or not: what is known so far is worth a look
     _print_json(health_as_json(examined)) if args.json else print_health(examined)
     return OK if ended else _interrupted(args)
+
+
+def _check_health(args: argparse.Namespace) -> None:
+    """Refuse what makes no sense; of a table, what is about trainings alone, and the reverse."""
+    from nas.health_table import check_writable
+
+    for flag, number in (("--subnets", args.subnets), ("--seeds", args.seeds)):
+        if number is not None and number < 1:
+            raise ValueError(f"{flag} is {number}; it must be at least 1")
+    if args.epochs is not None and not 0 < args.epochs <= 1e6:
+        raise ValueError(f"--epochs is {args.epochs:g}; it must be above 0 and at most a million")
+    if args.write_table:
+        check_writable(Path(args.write_table))
+    if args.table:
+        alone = {"seeds": args.seeds, "epochs": args.epochs, "fresh": args.fresh}
+        alone["write-table"] = args.write_table
+        if given := [f"--{name}" for name, value in alone.items() if value]:
+            raise ValueError(
+                f"{' and '.join(given)} is about trainings alone; with --table there are none: leave out one"
+            )
+    elif args.architecture or args.accuracy or args.lower_is_better or args.subnets is None:
+        raise ValueError(
+            "--architecture, --accuracy, --lower-is-better and --subnets all are about a table; give --table FILE too"
+        )
 
 
 def transfer(args: argparse.Namespace) -> int:
@@ -221,7 +255,7 @@ def measure(args: argparse.Namespace) -> int:
         for one in measuring.measure(networks, there, args.kernels):
             found.append(one)
             shown.to(len(found), f"{one.network.path} on {one.latency.device}")
-    _print_json(measured_as_json(found)) if args.json else print_measured(found)
+    _print_json(measured_as_json(found)) if args.json else print_measured(found, args.kernels)
     return OK
 
 
@@ -305,7 +339,7 @@ def _explain_run(args: argparse.Namespace, found, candidates) -> int:
         elif apart:
             print_compared(apart, "candidate")
         else:
-            print(f"{there.name} has no profile of what steps take: only whole networks can be told of")
+            print(f"only whole networks can be told of on this {there.name}: {there.unprofiled()}")
         if not args.json:
             print_gaps(gaps, len(candidates), name or there.name)
     if args.json:
@@ -454,16 +488,21 @@ def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train
     return OK
 
 
-def _examined(args: argparse.Namespace, found, store, experiment, splits, stop: Callable[[], bool]) -> bool:
+def _examined(
+    args: argparse.Namespace, found, store, experiment, splits, stop: Callable[[], bool], table
+) -> bool:
     """Carry out the trials that a health report still wants; whether all are there."""
-    from nas.health import chosen, epochs_of, forget, measure, open_health, wanted
+    from nas.health import chosen, drawn, epochs_of, forget, measure, open_health, wanted
 
     with open_health(found, store, experiment, splits) as opened:
         trials = [] if args.fresh else store.trials(found.name)
         epochs = epochs_of(trials, experiment) if args.epochs is None else args.epochs
         kept = [one for one in trials if not (args.retry and one.error)]
-        architectures = chosen(opened.bench.space, args.subnets, experiment.search.seed)
-        requests = wanted(architectures, args.seeds, epochs, kept)
+        space, seed = opened.bench.space, experiment.search.seed
+        if table is None:
+            requests = wanted(chosen(space, args.subnets, seed), args.seeds or 1, epochs, kept)
+        else:
+            requests = wanted(drawn(table, space, args.subnets, seed), 0, epochs, kept)
         with _cluster(args) if requests else nullcontext() as cluster:
             if args.fresh or args.retry:  # only now, when nothing that was asked is refused any more
                 forget(opened, failed=args.retry)
@@ -614,6 +653,9 @@ def parser() -> argparse.ArgumentParser:
     for key, (example, what) in PICKED_BY.items():
         flag, letter = f"--{key.replace('_', '-')}", key[0].upper()
         budget.add_argument(flag, metavar=letter, help=f"{what} at most, such as {example}")
+    command.add_argument(
+        "--device", metavar="NAME", help="of several devices with names, the one that --latency-ms is of"
+    )
     command.add_argument("--export", action="store_true", help="write it as `nas export` does, and verify it")
     command.add_argument("--output", metavar="DIR", help="folder to write (default: in the run's, by key)")
     command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
@@ -622,17 +664,38 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("run", help="name of the run, its supernet trained")
     command.add_argument(
         "--subnets",
-        type=int,
+        type=_number_or_all,
         default=24,
         metavar="N",
-        help="architectures of all costs; more of them keep the earlier ones (default: %(default)s)",
+        help="architectures of all costs; more of them keep the earlier ones; of a table also: all "
+        "(default: %(default)s)",
     )
-    command.add_argument(
-        "--seeds", type=int, default=1, metavar="S", help="trainings of each alone (default: %(default)s)"
-    )
+    command.add_argument("--seeds", type=int, metavar="S", help="trainings of each alone (default: 1)")
     command.add_argument(
         "--epochs", type=float, metavar="E", help="of a training alone (default: the run's, or as before)"
     )
+    command.add_argument(
+        "--write-table", metavar="FILE", help="write the trainings alone as a CSV that --table reads"
+    )
+    table = command.add_argument_group("a table of accuracies in place of trainings alone")
+    table.add_argument(
+        "--table",
+        metavar="FILE",
+        help="CSV, JSON or JSON lines: architectures and what each reached; trains nothing",
+    )
+    table.add_argument(
+        "--architecture",
+        metavar="COLUMN",
+        help="has the architecture (default: architecture, arch or arch_str; or a column per decision)",
+    )
+    table.add_argument(
+        "--accuracy",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="has what it reached; may be repeated, once per training (default: accuracy)",
+    )
+    table.add_argument("--lower-is-better", action="store_true", help="the columns have errors or losses")
     command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
     again = command.add_mutually_exclusive_group()
     again.add_argument("--retry", action="store_true", help="carry out again what failed before")
@@ -742,6 +805,16 @@ def _carrying_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fresh", action="store_true", help="start over; what was there is kept, renamed")
     command.add_argument("--runs", default="runs", help="folder of the runs (default: %(default)s)")
     _worker_arguments(command)
+
+
+def _number_or_all(text: str) -> int | None:
+    """A whole number, or None for all."""
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor all") from None
 
 
 def _worker_arguments(command: argparse.ArgumentParser) -> None:

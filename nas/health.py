@@ -1,7 +1,9 @@
-"""The health of a run's supernet: what its rankings are worth, measured by training some architectures alone.
+"""The health of a run's supernet: what its rankings are worth, measured by training some architectures alone, or
+against a table of architectures that others trained.
 
     open_health    a run whose supernet is trained, held against other processes
     chosen         architectures of all costs, in a fixed order: more of them keep the earlier ones
+    drawn          the same from a table
     wanted         the trials that are still to be carried out
     measure        carries them out, on a pool, and records each
     nas.ranking    the report
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 
@@ -30,13 +33,14 @@ import torch
 from nas import config
 from nas.data import Splits
 from nas.experiment import SUPERNET, lock
+from nas.health_table import Table
 from nas.pool import HerePool, Pool
 from nas.progress import duration, track
 from nas.search import FAILURES, SearchFailed
 from nas.storage.records import Run, Trial
 from nas.storage.store import Store
 from nas.trials import Request, Stopped, TrialBench, carry_out, forget_unfinished, parts_alone
-from search_spaces import Architecture, CellSpace, SearchSpace, space_from_json
+from search_spaces import NetworkArchitecture, NetworkSpace, space_from_json
 from supernets import checkpoint
 from supernets.cost import Costs, cost_table
 from supernets.samplers.cost_bins import cost_bins
@@ -100,7 +104,7 @@ def _check_trained(run: Run, supernet: Path) -> None:
 # -- what is wanted ----------------------------------------------------------------------------
 
 
-def chosen(space: SearchSpace | CellSpace, number: int, seed: int) -> list[Architecture]:
+def chosen(space: NetworkSpace, number: int, seed: int) -> list[NetworkArchitecture]:
     """Different architectures from all of `BINS` bins of MACs, the bins taking turns.
 
     The first n are the same for every number of at least n. There are fewer only where the space has no more
@@ -121,8 +125,25 @@ def chosen(space: SearchSpace | CellSpace, number: int, seed: int) -> list[Archi
     return list(found.values())[:number]
 
 
+def drawn(table: Table, space: NetworkSpace, number: int | None, seed: int) -> list[NetworkArchitecture]:
+    """Architectures of a table from all of `BINS` bins of its MACs, the bins taking turns; all of them for None.
+
+    The first n are the same for every number of at least n. There are fewer only where the table has no more,
+    which is said.
+    """
+    known = table.architectures
+    macs = cost_table(space).of(known)[:, 0]
+    bins = np.searchsorted(np.linspace(macs.min(), macs.max(), BINS + 1)[1:-1], macs, side="right")
+    order = Random(f"{seed}/table").sample(range(len(known)), len(known))
+    rows = zip_longest(*([known[one] for one in order if bins[one] == place] for place in range(BINS)))
+    taking_turns = [one for row in rows for one in row if one is not None]
+    if number is not None and number > len(known):
+        log.warning("no more than %d architectures are in %s; all are taken", len(known), table.source.file)
+    return taking_turns[:number]
+
+
 def wanted(
-    architectures: Sequence[Architecture], seeds: int, epochs: float, trials: Sequence[Trial]
+    architectures: Sequence[NetworkArchitecture], seeds: int, epochs: float, trials: Sequence[Trial]
 ) -> list[Request]:
     """The trials of the architectures that are not among those known: first what is inherited, which is soon
     known of all, then the trainings alone, one seed after the other.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from nas.health_table import Source
 from nas.profile_view import quantity
 from nas.progress import duration
 from nas.rank_statistics import Estimate
@@ -14,13 +15,15 @@ from nas.ranking import TOP, TOP_SHARE, Bin, Health
 FEWEST = 10  # architectures, below which there is no verdict
 ENOUGH = 50
 CHANCE = 1.96  # standard errors
+OTHERWISE = "train the supernet longer, with another sampler or of a smaller space"
 
 
 class Verdict(NamedTuple):
-    """What a supernet's ranking may be used for, in a word, and the numbers that say so."""
+    """What a supernet's ranking may be used for, in a word, the numbers that say so, and what to do now."""
 
     word: str
     why: str
+    next: str
 
     def __str__(self) -> str:
         return f"{self.word}: {self.why}"
@@ -32,17 +35,25 @@ def verdict(health: Health) -> Verdict:
     Over all architectures or within the cost bins; each by the 95 % interval of the difference.
     """
     taus, n = health.taus, health.architectures
-    if n < FEWEST or taus.inherited is None:
-        return Verdict("Too early to say", f"{_counted(n)} measured both ways; {ENOUGH} make a report")
+    if n < FEWEST:
+        why = f"{_counted(n)} measured both ways; {ENOUGH} make a report"
+        return Verdict("Too early to say", why, _more(health))
+    if taus.inherited is None:
+        why = f"of {n} architectures, all inherited accuracies are equal, or all that they are compared with"
+        return Verdict(
+            "Unknown", why, f"look at the accuracies, which nas health --json lists; then {OTHERWISE}"
+        )
     ranked = f"inherited accuracy ranks {n} architectures with τ {with_interval(taus.inherited)}"
     if taus.over_macs is not None:
         against = f"{ranked}; counting MACs gives {taus.macs.value:.2f}"
         if taus.over_macs.is_zero_outside and taus.over_macs.value < 0:
-            return Verdict("No", f"{against}, which is better{_ceiling(health)}")
+            return Verdict("No", f"{against}, which is better{_ceiling(health)}", OTHERWISE)
     if not taus.inherited.above_zero or taus.inherited.value < CHANCE * health.null_error:
-        return Verdict("Not shown", f"{ranked}, which chance could give as well (up to {_chance(health)})")
+        why = f"{ranked}, which chance could give as well (up to {_chance(health)})"
+        return Verdict("Not shown", why, _more(health))
     if taus.over_macs is None:
-        return Verdict("Unknown", f"{ranked}, but MACs do not rank them, so nothing tells what that is worth")
+        why = f"{ranked}, but MACs do not rank them, so nothing tells what that is worth"
+        return Verdict("Unknown", why, "compare with the τ of another supernet of this space")
     return _beside_macs(health, against, _ceiling(health))
 
 
@@ -55,18 +66,34 @@ def _beside_macs(health: Health, against: str, ceiling: str) -> Verdict:
         better = f"{against}, so it is better by {with_interval(taus.over_macs)}{within}"
         if inside is not None and not inside.above_zero:
             why = f"{better}, so networks of about the same cost may not be told apart{ceiling}"
-            return Verdict("In part", why)
-        return Verdict("Yes", f"{better}{ceiling}")
+            return Verdict("In part", why, "search; train the last few of the front alone before you choose")
+        return Verdict("Yes", f"{better}{ceiling}", "search")
     if over_inside is not None and over_inside.above_zero:
         macs = f", where MACs give {taus.macs_within.value:.2f}"
-        return Verdict("Yes", f"{against}, about as much{within}{macs}{ceiling}")
-    return Verdict("Not shown", f"{against}, and the difference may be chance{within}{ceiling}")
+        return Verdict("Yes", f"{against}, about as much{within}{macs}{ceiling}", "search")
+    why = f"{against}, and the difference may be chance{within}{ceiling}"
+    return Verdict("Not shown", why, _more(health))
+
+
+def _more(health: Health) -> str:
+    """What helps where too little is shown."""
+    if health.architectures >= ENOUGH:
+        return OTHERWISE
+    if health.table is not None and health.table.architectures <= health.architectures:
+        return "a table of more architectures"
+    return f"--subnets {ENOUGH} or more, which keeps what was measured; then {OTHERWISE}"
 
 
 def _ceiling(health: Health) -> str:
-    if health.taus.seeds is None:
-        return "; how well two seeds alone agree is not known yet"
-    return f"; two seeds alone agree with τ {health.taus.seeds.value:.2f}"
+    if health.taus.seeds is not None:
+        return f"; two {_trainings(health)} agree with τ {health.taus.seeds.value:.2f}"
+    if health.table is not None:
+        return "; how well two trainings agree the table does not tell"
+    return "; how well two seeds alone agree is not known yet"
+
+
+def _trainings(health: Health) -> str:
+    return "seeds alone" if health.table is None else "trainings in the table"
 
 
 def print_health(health: Health) -> None:
@@ -74,7 +101,9 @@ def print_health(health: Health) -> None:
     from nas.report import console, plain_table
 
     out = console()
-    out.print(f"Can its ranking be trusted? {verdict(health)}.", soft_wrap=True)
+    said = verdict(health)
+    out.print(f"Can its ranking be trusted? {said}.", soft_wrap=True)
+    out.print(f"What to do: {said.next}.", soft_wrap=True)
     for line in remarks(health):
         out.print(line, soft_wrap=True)
     for heading, rows in tables(health):
@@ -90,20 +119,24 @@ def print_health(health: Health) -> None:
 
 def remarks(health: Health) -> Iterator[str]:
     """What must be known beside the tables, one sentence each."""
-    n = health.architectures
+    n, own = health.architectures, health.table is None
     if health.null_error is not None:
         few = "" if n >= ENOUGH else f"; {ENOUGH} or more are recommended"
         chance = f"without any relation τ would lie within ±{_chance(health)} in 95 of 100 such reports"
-        length = "" if health.epochs is None else f" for {count(health.epochs, 'epoch')}"
-        times = "once" if health.seeds == 1 else f"up to {health.seeds} times"
-        yield f"{_counted(n)}, each trained alone {times}{length}: {chance}{few}."
+        yield f"{_compared(health)}: {chance}{few}."
+    if not own:
+        yield from _of_table(health.table)
     if health.top is not None:
-        top = health.top
+        top, where = health.top, "alone" if own else "in the table"
         yield (
             f"Of the {top.size} ranked best ({100 * TOP_SHARE:.0f} %), {100 * top.precision:.0f} % are among the "
-            f"{top.size} that are best alone. Of the top {TOP}, the best is alone number {top.best_rank:g} of {n}, "
+            f"{top.size} that are best {where}. Of the top {TOP}, the best is number {top.best_rank:g} of {n} {where}, "
             f"the worst number {top.worst_rank:g}."
         )
+    if health.spearman is not None:
+        one = health.spearman
+        macs = "" if one.macs is None else f"; of MACs {one.macs:.2f}"
+        yield f"Spearman's ρ, for comparison with papers that give it: of inherited accuracy {one.inherited:.2f}{macs}."
     if health.gap is not None:
         yield f"Inherited accuracy less accuracy alone: {with_interval(health.gap, '+.2f')} points."
     if health.calibration is not None:
@@ -113,10 +146,8 @@ def remarks(health: Health) -> Iterator[str]:
             f"subnets: {one.inherited:.2f} % with, {one.uncalibrated:.2f} % without."
         )
     if health.seconds_alone or health.seconds_inherited:
-        yield (
-            f"Cost: {duration(health.seconds_alone)} of training alone, "
-            f"{duration(health.seconds_inherited)} of evaluation, summed over processes."
-        )
+        alone = f"{duration(health.seconds_alone)} of training alone, " if own else ""
+        yield f"Cost: {alone}{duration(health.seconds_inherited)} of evaluation, summed over processes."
     if health.waiting:
         yield f"{_counted(health.waiting)} not yet trained alone."
     if health.failed:
@@ -128,6 +159,35 @@ def remarks(health: Health) -> Iterator[str]:
         yield f"{several}: {health.reasons[0][:200]}{more}; nas health --retry carries out again what failed."
 
 
+def _compared(health: Health) -> str:
+    """What was compared with what, and how much of it."""
+    n, alike = health.architectures, all(one.seeds == health.seeds for one in health.compared)
+    times = "once" if health.seeds == 1 else f"{'' if alike else 'up to '}{health.seeds} times"
+    if health.table is not None:
+        known = health.table.architectures
+        some = f"All {_counted(n)}" if n == known else f"{n} of the {_counted(known)}"
+        return f"{some} of {health.table.file}, each trained {times}"
+    length = "" if health.epochs is None else f" for {count(health.epochs, 'epoch')}"
+    return f"{_counted(n)}, each trained alone {times}{length}"
+
+
+def _of_table(table: Source) -> Iterator[str]:
+    """How the table was read, as far as that may surprise."""
+    if table.lower_is_better:
+        yield f"In {', '.join(table.accuracy)} lower is better: its values stand here with a minus."
+    left_out = []
+    if table.strangers:
+        said = "is no architecture" if table.strangers == 1 else "are no architectures"
+        left_out.append(
+            f"{count(table.strangers, 'row')} of {table.rows:,} {said} of the space ({table.why[:200]})"
+        )
+    if table.unmeasured:
+        has = "has" if table.unmeasured == 1 else "have"
+        left_out.append(f"{count(table.unmeasured, 'row')} {has} no number in {', '.join(table.accuracy)}")
+    if left_out:
+        yield f"Left out: {'; '.join(left_out)}."
+
+
 # -- tables ------------------------------------------------------------------------------------
 
 
@@ -137,7 +197,7 @@ def tables(health: Health) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def tau_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    taus = health.taus
+    taus, seeds = health.taus, "seed" if health.table is None else "training in the table"
     named = [
         ("inherited accuracy", taus.inherited),
         ("inherited loss", taus.loss),
@@ -145,33 +205,28 @@ def tau_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         ("inherited accuracy, one set of statistics for all", taus.uncalibrated),
         ("baseline: MACs", taus.macs),
         ("baseline: parameters", taus.parameters),
+        ("inherited accuracy less MACs", taus.over_macs),
         (f"within {len(health.bins)} cost bins: inherited accuracy", taus.within),
         (f"within {len(health.bins)} cost bins: MACs", taus.macs_within),
-        ("ceiling: one seed against another", taus.seeds),
-        ("inherited accuracy against one seed", taus.one_seed if taus.seeds else None),
+        (f"within {len(health.bins)} cost bins: inherited accuracy less MACs", taus.over_macs_within),
+        (f"ceiling: one {seeds} against another", taus.seeds),
+        (f"inherited accuracy against one {seeds}", taus.one_seed if taus.seeds else None),
     ]
     rows = [(name, f"{one.value:.2f}", interval(one)) for name, one in named if one is not None]
     return ("ranking", "τ", "95 % interval"), rows
 
 
 def bin_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    heading = (
-        "MACs",
-        "architectures",
-        "inherited (%)",
-        "alone (%)",
-        "gap",
-        "rank difference",
-        "95 % interval",
-        "τ",
-    )
+    gap, alone = (("gap",), "alone (%)") if health.table is None else ((), "table")
+    difference = ("rank difference", "95 % interval", "τ")
+    heading = ("MACs", "architectures", "inherited (%)", alone, *gap, *difference)
     rows = [
         (
             bin_name(one),
             str(one.count),
             f"{one.inherited:.2f}",
-            f"{one.alone:.2f}",
-            f"{one.gap.value:+.2f}",
+            f"{one.alone:.2f}" if one.gap else f"{one.alone:.4g}",
+            *((f"{one.gap.value:+.2f}",) if one.gap else ()),
             f"{one.difference.value:+.3f}",
             interval(one.difference, "+.3f"),
             "-" if one.tau is None else f"{one.tau:.2f}",

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ROWS = 512  # of a matrix of pairs that are in memory at once
+PAIRS = 4e9  # of architectures in all bootstrap samples together
 Pair = tuple[np.ndarray, np.ndarray]  # estimated and true scores, (n,) each
 
 
@@ -59,12 +61,16 @@ def null_error(architectures: int) -> float | None:
     return math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) if n > 1 else None
 
 
-def resamples(architectures: int, seed: int = 0, several: int = 2000) -> np.ndarray:
+def resamples(architectures: int, seed: int = 0, several: int | None = None) -> np.ndarray:
     """How often each architecture is in each bootstrap sample, (several + 1, n); the first is what was measured.
 
     Taus of the same resamples can be subtracted from each other: their difference is a paired one.
+
+    Args:
+        several: by default 2,000, and down to 200 where so many architectures would take minutes.
     """
     n = architectures
+    several = int(np.clip(PAIRS / max(n, 1) ** 2, 200, 2000)) if several is None else several
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), several) if n else np.ones((0, 0))
     return np.vstack([np.ones((1, n)), drawn])
 
@@ -101,23 +107,34 @@ def _taus(pairs: Sequence[Pair], weights: np.ndarray) -> np.ndarray:
     pairs w times, and those with itself are ties.
     """
     taus = np.full((len(pairs), len(weights)), np.nan)
+    weights = weights.astype(np.float32)  # sums of small whole numbers are exact in it
     for number, (estimated, true) in enumerate(pairs):
-        x, y = _signs(estimated, true)
-        agreeing, untied, untied_true = (
-            ((weights @ matrix) * weights).sum(axis=1) for matrix in (x * y, np.abs(x), np.abs(y))
-        )
+        agreeing, untied, untied_true = _pair_counts(estimated, true, weights)
         there = untied * untied_true > 0
         taus[number, there] = agreeing[there] / np.sqrt(untied[there] * untied_true[there])
     return taus
 
 
-def _signs(estimated: np.ndarray, true: np.ndarray) -> Pair:
-    """Who is ahead of whom in both, (n, n) of -1, 0, 1; 0 where either was not measured."""
+def _pair_counts(estimated: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Concordant less discordant pairs, pairs untied in the one, and in the other, of every resample, (3, b)."""
+    counts = np.zeros((3, len(weights)))
+    for start in range(0, len(estimated), ROWS):
+        rows = slice(start, start + ROWS)
+        x, y = _signs(estimated, true, rows)
+        for count, matrix in zip(counts, (x * y, np.abs(x), np.abs(y)), strict=True):
+            count += np.einsum("bn,bn->b", weights @ matrix.T, weights[:, rows], dtype=np.float64)
+    return counts
+
+
+def _signs(estimated: np.ndarray, true: np.ndarray, rows: slice) -> Pair:
+    """Who of some rows is ahead of whom in both, (rows, n) of -1, 0, 1; 0 where either was not measured."""
     estimated, true = np.asarray(estimated, float), np.asarray(true, float)
     measured = np.isfinite(estimated) & np.isfinite(true)
-    both = measured[:, None] & measured[None, :]
+    both = measured[rows, None] & measured[None, :]
     x, y = (np.where(measured, scores, 0) for scores in (estimated, true))
-    return tuple(np.where(both, np.sign(some[:, None] - some[None, :]), 0) for some in (x, y))
+    return tuple(
+        np.where(both, np.sign(some[rows, None] - some[None, :]), 0).astype(np.float32) for some in (x, y)
+    )
 
 
 def _estimate(values: np.ndarray) -> Estimate | None:
@@ -135,15 +152,35 @@ def _estimate(values: np.ndarray) -> Estimate | None:
     return Estimate(float(value), float(low), float(high))
 
 
+# -- Spearman's rho ----------------------------------------------------------------------------
+
+
+def spearman(estimated: np.ndarray, true: np.ndarray) -> float | None:
+    """Spearman's ρ: Pearson's correlation of the ranks, equals sharing theirs. None if all scores of either are equal.
+
+    C. Spearman, "The proof and measurement of association between two things", American Journal of Psychology 15,
+    1904.
+    """
+    measured = np.isfinite(estimated) & np.isfinite(true)
+    x, y = (ranks(np.asarray(some, float)[measured]) for some in (estimated, true))
+    if not len(x) or not np.ptp(x) or not np.ptp(y):
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
 # -- the top -----------------------------------------------------------------------------------
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
     """1 for the best, n for the worst; equal scores share the mean of their ranks. (n,), all scores finite."""
-    scores = np.asarray(scores, float)
-    better = (scores[None, :] > scores[:, None]).sum(axis=1)
-    equal = (scores[None, :] == scores[:, None]).sum(axis=1)
+    better, equal = _better_and_equal(scores)
     return better + (equal + 1) / 2
+
+
+def _better_and_equal(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many scores are better than each, and how many equal to it, itself among them; (n,) both."""
+    _, place, counts = np.unique(-np.asarray(scores, float), return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - counts)[place], counts[place]
 
 
 def precision_at(estimated: np.ndarray, true: np.ndarray, share: float = 0.2) -> float:
@@ -153,8 +190,7 @@ def precision_at(estimated: np.ndarray, true: np.ndarray, share: float = 0.2) ->
     the best with the chance that it has; of equal estimates the first count.
     """
     top = max(1, round(share * len(true)))
-    better = (true[None, :] > true[:, None]).sum(axis=1)
-    equal = (true[None, :] == true[:, None]).sum(axis=1)
+    better, equal = _better_and_equal(true)
     belongs = np.clip((top - better) / equal, 0, 1)
     return float(belongs[_best(estimated, top)].sum() / top)
 

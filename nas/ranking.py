@@ -1,4 +1,5 @@
-"""What a supernet's rankings are worth: inherited accuracies against those of the same networks trained alone.
+"""What a supernet's rankings are worth: inherited accuracies against those of the same networks trained alone,
+by this run or by whoever made a table.
 
 The criteria are those of X. Ning et al., "Evaluating efficient performance estimators of neural architectures",
 NeurIPS 2021; their definitions are in `nas.rank_statistics`.
@@ -14,6 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
+from nas.health_table import Source, Table
 from nas.rank_statistics import (
     Estimate,
     Pair,
@@ -24,13 +26,13 @@ from nas.rank_statistics import (
     precision_at,
     rank_difference,
     resamples,
+    spearman,
     tau,
     tau_difference,
     worst_rank,
 )
 from nas.storage.records import Trial
-from search_spaces import Architecture, CellArchitecture, architecture_from_json
-from search_spaces.parts import short
+from search_spaces import NetworkArchitecture, architecture_from_json
 
 TOP_SHARE = 0.2
 TOP = 5
@@ -40,7 +42,10 @@ MOST_BINS = 8
 
 @dataclass(frozen=True)
 class Compared:
-    """One architecture that was measured both ways; accuracies in %, `alone` the mean over its seeds."""
+    """One architecture that was measured both ways; accuracies in %, `alone` the mean over its seeds.
+
+    With a table, `alone` is everywhere what the table says, in its unit.
+    """
 
     key: str
     macs: float | None
@@ -62,7 +67,7 @@ class Bin:
     count: int
     inherited: float  # mean accuracy, %
     alone: float
-    gap: Estimate  # inherited - alone, percentage points
+    gap: Estimate | None  # inherited - alone, percentage points; None against a table, which has its own unit
     difference: Estimate  # mean rank difference; positive: underestimated
     tau: float | None
 
@@ -82,7 +87,7 @@ class Taus:
 
     inherited: Estimate | None  # accuracy with the supernet's weights
     loss: Estimate | None  # their loss, the less the better
-    sparse: Estimate | None  # both accuracies rounded to 0.1 points first
+    sparse: Estimate | None  # both accuracies rounded to 0.1 points first; None against a table
     uncalibrated: Estimate | None  # accuracy without batch-norm statistics of its own
     macs: Estimate | None
     parameters: Estimate | None
@@ -92,6 +97,15 @@ class Taus:
     seeds: Estimate | None  # between two seeds alone, mean over their pairs: the ceiling
     over_macs: Estimate | None  # inherited - macs, on the same resamples
     over_macs_within: Estimate | None
+
+
+@dataclass(frozen=True)
+class Spearman:
+    """Spearman's ρ against accuracy alone, which is the correlation of the ranks."""
+
+    inherited: float
+    macs: float | None
+    parameters: float | None
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,7 @@ class Sampled:
 class Health:
     """Everything that the trials of a run tell of its supernet; None where they tell nothing of it."""
 
+    table: Source | None  # in place of trainings alone; None for the run's own
     architectures: int  # measured both ways: n of everything below
     waiting: int  # inherited is known, alone not yet
     failed: int  # trials that ended in an error, and whose result is no number
@@ -134,8 +149,9 @@ class Health:
     epochs: float | None  # of a training alone; a run's are equally long
     null_error: float | None  # of tau, if there were no relation
     taus: Taus
+    spearman: Spearman | None
     top: Top | None
-    gap: Estimate | None  # inherited - alone, percentage points
+    gap: Estimate | None  # inherited - alone, percentage points; None against a table
     calibration: Calibration | None
     bins: tuple[Bin, ...]
     usages: tuple[Usage, ...]  # the most underestimated first
@@ -163,11 +179,15 @@ class _Subject:
         return float(np.mean(list(self.alone.values())))
 
 
-def health_of(trials: Iterable[Trial]) -> Health:
-    """The report on a supernet, from what was measured so far; the same trials always give the same."""
-    trials = list(trials)
+def health_of(trials: Iterable[Trial], table: Table | None = None) -> Health:
+    """The report on a supernet, from what was measured so far; the same trials always give the same.
+
+    Args:
+        table: takes the place of the trainings alone; then only its architectures count.
+    """
+    trials = list(trials) if table is None else [one for one in trials if _is_of(table, one)]
     good = [one for one in trials if one.kind == "sampled" or _succeeded(one)]
-    known = _subjects(good)
+    known = _subjects(good, table)
     both = sorted(
         (one for one in known if one.alone and math.isfinite(one.inherited)),
         key=lambda one: (one.macs, one.key),
@@ -176,6 +196,7 @@ def health_of(trials: Iterable[Trial]) -> Health:
     inherited, alone = _column(both, "inherited"), _column(both, "mean_alone")
     difference = rank_difference(inherited, alone) if both else np.zeros(0)
     return Health(
+        table=None if table is None else table.source,
         architectures=len(both),
         waiting=sum(not one.alone and math.isfinite(one.inherited) for one in known),
         failed=len(trials) - len(good),
@@ -183,11 +204,15 @@ def health_of(trials: Iterable[Trial]) -> Health:
         seeds=max((len(one.alone) for one in both), default=0),
         epochs=next((one.values.get("epochs") for one in good if one.kind == "alone"), None),
         null_error=null_error(len(both)),
-        taus=_taus(both, bins),
+        taus=_taus(both, bins, in_points=table is None),
+        spearman=_spearman(both),
         top=_top(both),
-        gap=mean_interval(inherited - alone) if both else None,
+        gap=mean_interval(inherited - alone) if both and table is None else None,
         calibration=_calibration(known),
-        bins=tuple(_bin(both, bins == number, difference) for number in range(bins.max(initial=-1) + 1)),
+        bins=tuple(
+            _bin(both, bins == number, difference, in_points=table is None)
+            for number in range(bins.max(initial=-1) + 1)
+        ),
         usages=_usages(both, difference),
         sampled=_sampled(trials),
         seconds_inherited=sum(one.seconds for one in trials if one.kind in ("inherited", "uncalibrated")),
@@ -203,26 +228,31 @@ def _succeeded(trial: Trial) -> bool:
     return trial.error is None and math.isfinite(trial.values.get("accuracy", math.nan))
 
 
+def _is_of(table: Table, trial: Trial) -> bool:
+    return trial.kind == "sampled" or (trial.kind != "alone" and trial.key in table.accuracies)
+
+
 def _reasons(failed: Iterable[Trial]) -> tuple[str, ...]:
     counted = Counter(one.error or "its accuracy is no number" for one in failed)
     return tuple(sorted(counted, key=lambda reason: (-counted[reason], reason)))
 
 
-def _subjects(trials: Iterable[Trial]) -> list[_Subject]:
+def _subjects(trials: Iterable[Trial], table: Table | None) -> list[_Subject]:
     """One per architecture, in order of their keys."""
     by_key: dict[str, list[Trial]] = defaultdict(list)
     for one in trials:
         if one.kind != "sampled":
             by_key[one.key].append(one)
-    return [_subject(key, by_key[key]) for key in sorted(by_key)]
+    return [_subject(key, by_key[key], table) for key in sorted(by_key)]
 
 
-def _subject(key: str, found: Sequence[Trial]) -> _Subject:
+def _subject(key: str, found: Sequence[Trial], table: Table | None) -> _Subject:
     def value(name: str, *kinds: str) -> float:
         said = (one.values[name] for one in found if one.kind in kinds and name in one.values)
         return next((float(one) for one in said if math.isfinite(one)), math.nan)
 
     everywhere = ("inherited", "uncalibrated", "alone")
+    own = {one.seed: one.values["accuracy"] for one in found if one.kind == "alone"}
     return _Subject(
         key,
         found[0].architecture,
@@ -231,7 +261,7 @@ def _subject(key: str, found: Sequence[Trial]) -> _Subject:
         value("accuracy", "inherited"),
         value("loss", "inherited"),
         value("accuracy", "uncalibrated"),
-        {one.seed: one.values["accuracy"] for one in found if one.kind == "alone"},
+        own if table is None else dict(enumerate(table.accuracies[key])),
     )
 
 
@@ -277,7 +307,7 @@ def _bins_of(subjects: Sequence[_Subject]) -> np.ndarray:
     return bins
 
 
-def _bin(subjects: Sequence[_Subject], members: np.ndarray, difference: np.ndarray) -> Bin:
+def _bin(subjects: Sequence[_Subject], members: np.ndarray, difference: np.ndarray, in_points: bool) -> Bin:
     macs, inherited, alone = (
         _column(subjects, name)[members] for name in ("macs", "inherited", "mean_alone")
     )
@@ -287,7 +317,7 @@ def _bin(subjects: Sequence[_Subject], members: np.ndarray, difference: np.ndarr
         int(members.sum()),
         float(inherited.mean()),
         float(alone.mean()),
-        mean_interval(inherited - alone),
+        mean_interval(inherited - alone) if in_points else None,
         mean_interval(difference[members]),
         tau(inherited, alone),
     )
@@ -296,11 +326,12 @@ def _bin(subjects: Sequence[_Subject], members: np.ndarray, difference: np.ndarr
 # -- taus --------------------------------------------------------------------------------------
 
 
-def _taus(both: Sequence[_Subject], bins: np.ndarray) -> Taus:
+def _taus(both: Sequence[_Subject], bins: np.ndarray, in_points: bool) -> Taus:
     weights = resamples(len(both))
     inherited, alone, macs = (_column(both, name) for name in ("inherited", "mean_alone", "macs"))
     within, macs_within = _within(inherited, alone, bins), _within(macs, alone, bins)
     seeds = _seed_columns(both)
+    rounded = [(np.round(inherited, 1), np.round(alone, 1))] if in_points else []
 
     def against_alone(estimated: np.ndarray) -> Estimate | None:
         return mean_tau([(estimated, alone)], weights)
@@ -308,7 +339,7 @@ def _taus(both: Sequence[_Subject], bins: np.ndarray) -> Taus:
     return Taus(
         inherited=against_alone(inherited),
         loss=against_alone(-_column(both, "loss")),
-        sparse=mean_tau([(np.round(inherited, 1), np.round(alone, 1))], weights),
+        sparse=mean_tau(rounded, weights),
         uncalibrated=against_alone(_column(both, "uncalibrated")),
         macs=against_alone(macs),
         parameters=against_alone(_column(both, "parameters")),
@@ -328,9 +359,16 @@ def _within(estimated: np.ndarray, alone: np.ndarray, bins: np.ndarray) -> list[
 
 
 def _seed_columns(subjects: Sequence[_Subject]) -> list[np.ndarray]:
-    """The accuracies of each seed, (n,)."""
-    seeds = sorted({seed for one in subjects for seed in one.alone})
+    """The accuracies of each seed, (n,), that at least half of the subjects have: of fewer, a tau is chance."""
+    counts = Counter(seed for one in subjects for seed in one.alone)
+    seeds = sorted(seed for seed, count in counts.items() if 2 * count >= len(subjects))
     return [np.array([one.alone.get(seed, math.nan) for one in subjects]) for seed in seeds]
+
+
+def _spearman(both: Sequence[_Subject]) -> Spearman | None:
+    names = ("inherited", "macs", "parameters")
+    rhos = [spearman(_column(both, name), _column(both, "mean_alone")) for name in names]
+    return None if rhos[0] is None else Spearman(*rhos)
 
 
 def _top(both: Sequence[_Subject]) -> Top | None:
@@ -379,25 +417,10 @@ def _usage(name: str, shares: np.ndarray, difference: np.ndarray) -> Usage:
     return Usage(name, int(having.sum()), mean_interval(difference[having], shares[having]))
 
 
-def block_shares(architecture: Architecture | CellArchitecture) -> dict[str, float]:
-    """Which share of its blocks has each operator, setting, expansion and attention; of cells, of their paths.
-
-    Settings are named after their operator: `depthwise kernel_size=5`.
-    """
-    if isinstance(architecture, CellArchitecture):
-        cells = (*architecture.normal, *architecture.reduction)
-        rows = [[path.operator] for block in cells for path in block.paths]
-    else:
-        rows = [
-            [
-                one.operator,
-                *(f"{one.operator} {name}={short(value)}" for name, value in one.settings),
-                f"expansion ×{one.expansion:g}",
-                f"attention {one.attention}",
-            ]
-            for stage in architecture.stages
-            for one in stage.blocks
-        ]
+def block_shares(architecture: NetworkArchitecture) -> dict[str, float]:
+    """Which share of its blocks has each operator, setting, expansion and attention; of cells, of their paths or
+    edges."""
+    rows = architecture.traits
     counted = Counter(name for row in rows for name in row)
     return {name: times / len(rows) for name, times in counted.items()}
 

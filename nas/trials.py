@@ -23,7 +23,7 @@ from nas.evaluation import Bench, scores_of
 from nas.experiment import SUPERNET, TrainingParts, training_parts
 from nas.json_file import read_json, write_json
 from nas.storage.records import Trial, TrialKind
-from search_spaces import Architecture, SearchSpace, only, space_from_json
+from search_spaces import NetworkArchitecture, NetworkSpace, only, space_from_json
 from supernets.calibration import share_statistics
 from supernets.cost import count
 from supernets.drop_path import is_largest
@@ -44,7 +44,7 @@ class Stopped(RuntimeError):
 class Request:
     """A trial that is to be carried out."""
 
-    architecture: Architecture
+    architecture: NetworkArchitecture
     kind: TrialKind
     seed: int = 0
     epochs: float = 0.0  # of a training alone
@@ -57,7 +57,7 @@ class Request:
 class Always(Stateless):
     """The sampler of a training alone."""
 
-    def __init__(self, architecture: Architecture):
+    def __init__(self, architecture: NetworkArchitecture):
         self.architecture = architecture
 
     def plan(self, step: int, random: Random, look: Look) -> Plan:
@@ -78,7 +78,7 @@ class TrialBench:
         self,
         experiment: config.Experiment,
         splits: Splits,
-        space: SearchSpace,
+        space: NetworkSpace,
         folder: Path,
         on_step: Callable[[int], None] = lambda step: None,
         stop: Callable[[], bool] = lambda: False,
@@ -194,7 +194,7 @@ def _inherited(bench: TrialBench, request: Request) -> dict[str, float]:
     return _values(bench.supernet, request.architecture, statistics=request.kind == "inherited")
 
 
-def _values(bench: Bench, architecture: Architecture, statistics: bool) -> dict[str, float]:
+def _values(bench: Bench, architecture: NetworkArchitecture, statistics: bool) -> dict[str, float]:
     subnet = bench.subnet(architecture, statistics)
     shape = bench.space.input_shape(architecture.resolution)
     accuracy, loss = scores_of(subnet, bench.validation_images(shape), bench.validation_labels)

@@ -156,6 +156,7 @@ def test_the_page_begins_with_the_answer_and_has_all_numbers(examined):
     for text in (
         said.word,
         said.why,
+        f"What to do: {said.next}.",
         "baseline: MACs",
         "ceiling: one seed against another",
         "Rank bias by operator",

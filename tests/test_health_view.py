@@ -61,6 +61,7 @@ def worse_than_macs():
             "which chance could give as well (up to 0.49)",
         ),  # τ 0.47 (0.10 to 0.76)
         (noisy(6, noise=0.2), "Too early to say", "6 architectures measured both ways; 50 make a report"),
+        (trials_of([10.0] * 20, np.arange(20.0)), "Unknown", "all inherited accuracies are equal"),
         ([SAMPLED], "Too early to say", "0 architectures"),
     ],
 )
@@ -101,15 +102,16 @@ def test_without_macs_nothing_tells_what_a_tau_is_worth():
 # -- the report --------------------------------------------------------------------------------
 
 
-def test_the_first_line_is_the_answer_and_the_second_says_what_so_few_can_tell(capsys):
+def test_first_come_the_answer_what_to_do_and_what_so_few_can_tell(capsys):
     health = health_of([SAMPLED, *noisy(24, noise=0.2)])
 
     print_health(health)
 
     out = lines(capsys)
     assert out[0] == f"Can its ranking be trusted? {verdict(health)}."
-    assert out[1] == (
-        "24 architectures, each trained alone up to 2 times for 5 epochs: without any relation τ would lie within "
+    assert out[1] == "What to do: search."
+    assert out[2] == (
+        "24 architectures, each trained alone 2 times for 5 epochs: without any relation τ would lie within "
         "±0.29 in 95 of 100 such reports; 50 or more are recommended."
     )
 
@@ -127,8 +129,10 @@ def test_every_tau_has_a_row_with_its_interval(capsys):
         "inherited accuracy, one set of statistics for all": taus.uncalibrated,
         "baseline: MACs": taus.macs,
         "baseline: parameters": taus.parameters,
-        "within 6 cost bins: inherited accuracy": taus.within,
+        "inherited accuracy less MACs": taus.over_macs,
+        "within 6 cost bins: inherited accuracy  ": taus.within,
         "within 6 cost bins: MACs": taus.macs_within,
+        "within 6 cost bins: inherited accuracy less MACs": taus.over_macs_within,
         "ceiling: one seed against another": taus.seeds,
         "inherited accuracy against one seed": taus.one_seed,
     }
@@ -154,8 +158,8 @@ def test_the_top_the_gap_the_calibration_and_the_cost_are_sentences(capsys):
 
     out = lines(capsys)
     assert (
-        "Of the 4 ranked best (20 %), 100 % are among the 4 that are best alone. Of the top 5, the best is alone "
-        "number 1 of 20, the worst number 5."
+        "Of the 4 ranked best (20 %), 100 % are among the 4 that are best alone. Of the top 5, the best is number 1 "
+        "of 20 alone, the worst number 5."
     ) in out
     assert "Inherited accuracy less accuracy alone: -10.00 (-10.00 to -10.00) points." in out
     assert any(
@@ -198,7 +202,7 @@ def test_as_json_it_is_complete_and_has_no_nan():
 
     told = json.loads(json.dumps(health_as_json(health), allow_nan=False))
 
-    assert told["verdict"] == {"word": verdict(health).word, "why": verdict(health).why}
+    assert told["verdict"] == verdict(health)._asdict()
     assert told["taus"]["inherited"]["value"] == health.taus.inherited.value
     assert len(told["compared"]) == told["architectures"] == 24
     assert told["sampled"] == {"edges": [1e6, 2e6, 3e6], "counts": [30, 10]}

@@ -66,6 +66,7 @@ def _trust(health: Health) -> Component:
     return parts.section(
         "Can its ranking be trusted?",
         html.P([html.B(said.word), f": {said.why}."], id="health-verdict"),
+        html.P(f"What to do: {said.next}."),
         *(html.P(line, className="quiet") for line in health_view.remarks(health)),
     )
 
