@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nas import config
-from nas.hardware import Device
-from nas.hardware import device as latency_device
-from nas.predictors.latency import FILE, LatencyPredictor
+from nas.devices import TIMED, on
+from nas.hardware import Device, declared
+from nas.predictors.latency import LatencyPredictor, model_file
 from nas.storage.records import Run
 from search_spaces import architecture_from_json, space_from_json
 
@@ -66,20 +68,18 @@ def advise_on(architecture: str, run: Run, device: Device) -> Advice:
         architecture: of the run's space, as JSON.
 
     Raises:
-        FileNotFoundError: nobody has fitted a latency model to the run yet.
-        ValueError: the model is damaged, or of other settings than the device's.
+        FileNotFoundError: nobody has fitted a model of the latency on that device yet.
+        ValueError: the model is damaged, or the run has none of a device with these settings.
     """
     space = space_from_json(run.space)
-    path, section = Path(run.folder) / FILE, config.from_json(run.experiment).device
+    name, section = _section_of(run, device)
+    path = model_file(Path(run.folder), on(TIMED, name))
     if not path.is_file():
+        more = f" --device {name}" if name else ""
         raise FileNotFoundError(
-            f"{run.name} has no latency model yet; `nas pick {run.name} --latency-ms` with any limit makes one"
+            f"{run.name} has no such latency model yet; `nas pick {run.name} --latency-ms` with any limit{more} makes "
+            "one"
         )
-    there = latency_device(section)
-    for name in ("name", "threads", "batch", "precision"):
-        was, now = getattr(there, name), getattr(device, name)
-        if was != now:
-            raise ValueError(f"the latency model of {run.name} is of a device with {name} {was}, not {now}")
     predictor = LatencyPredictor.load(path, space, section)
     own = space.encode(architecture_from_json(architecture))
     places = [
@@ -101,3 +101,21 @@ def advise_on(architecture: str, run: Run, device: Device) -> Advice:
     changes = sorted(best.values(), key=lambda one: -one.saved_ms)
     error = predictor.quality and predictor.quality.relative_error
     return Advice(present, tuple(changes), error, str(predictor))
+
+
+def _section_of(run: Run, device: Device) -> tuple[str, Mapping[str, Any]]:
+    """Which of the run's devices is like this one: its name, empty where it has none, and its section."""
+    experiment, unlike = config.from_json(run.experiment), []
+    for name, section in experiment.near.items():
+        there = declared(section)
+        differences = [
+            f"{what} {getattr(there, what)}, not {getattr(device, what)}"
+            for what in ("name", "threads", "batch", "precision")
+            if getattr(there, what) != getattr(device, what)
+        ]
+        if not differences:
+            return name, section
+        unlike.append(f"of a device with {differences[0]}" + (f" ({name})" if name else ""))
+    if not unlike:
+        raise ValueError(f"the devices of {run.name} are on other nodes, and their latency is not predicted")
+    raise ValueError(f"the latency model of {run.name} is {'; '.join(unlike)}")

@@ -24,9 +24,10 @@ from typing import Literal
 
 import numpy as np
 
-from nas.fusion import ENDS, carried_out, ends_of
+from nas.fusion import carried_out, ends_of
 from nas.hardware import Device
 from nas.hardware.peaks import Peaks, peaks_of
+from nas.hardware.runtime import OnnxRuntime
 from nas.measure import Network, check
 from nas.onnx_costs import Graph, graph_of, named
 from nas.storage.records import Latency
@@ -150,19 +151,29 @@ def explain(network: Network, device: Device, fresh: bool = False) -> Explained:
     """
     import onnx
 
-    if type(device) not in ENDS:
-        names = ", ".join(kind.name for kind in ENDS)
+    from nas.export.onnx_graph import to_onnx_with_ends
+
+    if reason := device.unprofiled():
         raise ValueError(
-            f"{device.name} has no profile of what a network's steps take; give --device one of {names}"
+            f"nothing tells what the steps of a network take on this {device.name}: {reason}; give --device "
+            "onnxruntime-cpu, openvino-cpu or torch-cpu"
         )
     check([network], [device])
-    model = named(onnx.load_model_from_string(network.model))
+    model, known = network.model, {}
+    if not isinstance(device, OnnxRuntime):
+        subnet = network.module()
+        model, known = to_onnx_with_ends(subnet, network.input_shape)
+    model = named(onnx.load_model_from_string(model))
     graph = graph_of(model, device.batch, network.input_shape, device.precision)
     if not graph.macs:
         raise ValueError(f"{network.path} has no convolution and no matrix product, so no efficiency")
-    content = model.SerializeToString()
-    latency = device.measure_onnx(content, network.input_shape, kernels=True)
-    ends = ends_of(device, content, graph, network.input_shape, latency.kernels)
+    if isinstance(device, OnnxRuntime):
+        content = model.SerializeToString()
+        latency = device.measure_onnx(content, network.input_shape, kernels=True)
+        ends = ends_of(device, content, graph, network.input_shape, latency.kernels)
+    else:
+        latency = device.measure(subnet, network.input_shape, kernels=True)
+        ends = [known[kernel.node] for kernel in latency.kernels]
     return explained(network, graph, latency, ends, peaks_of(device, fresh))
 
 

@@ -16,7 +16,6 @@ from nas.efficiency import Gap, gap, timed
 from nas.experiment import SUPERNET
 from nas.explain import Explained, explain
 from nas.export.onnx_graph import onnx_of
-from nas.fusion import ENDS
 from nas.hardware import Device, device
 from nas.hardware.peaks import peaks_of
 from nas.measure import Network, read_devices
@@ -91,7 +90,7 @@ def explained_on(
     """
     networks = networks_of(run, candidates, on(TIMED, name) if name else TIMED)
     explanations.keep_peaks(run, peaks_of(there, fresh))
-    if type(there) not in ENDS:
+    if there.unprofiled():
         return []
     found = []
     for network in networks:
@@ -138,4 +137,4 @@ def _network(candidate: Candidate, supernet, space, key: str) -> Network:
     shape = space.input_shape(architecture.resolution)
     record = candidate.latencies.get(key)
     subnet = forms(deployed(supernet.export(architecture).eval()))[record.form if record else "plain"]
-    return Network(Path(candidate.key), onnx_of(subnet.eval(), shape), shape)
+    return Network(Path(candidate.key), onnx_of(subnet.eval(), shape), shape, lambda: subnet)

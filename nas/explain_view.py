@@ -22,6 +22,7 @@ COARSE_MS = 0.002  # a profile says little of a step below that
 SLOWER = 0.1  # by which share of the whole the profiled steps may take longer before that is said
 OUTSIDE = 0.25  # which share may pass outside of them before that is said
 UNTOLD = 0.5  # and until nothing is said of whom to blame
+BETWEEN = {"torch-cpu": "in Python, which calls them one by one"}  # what passes there, where it is known
 COLUMNS = ("ms", "share", "MACs", "bytes", "ops/byte", "efficiency", "wasted (ms)", "by model", "by kernel")
 
 
@@ -151,8 +152,11 @@ def verdict(found: Explained) -> list[str]:
             lines.append(f"{step.name} ({step.kind}) wastes {_ms(step.wasted_ms)}: {reason(step, found)}")
     if found.outside_ms > OUTSIDE * found.measured_ms:
         lines.append(
-            f"{_percent(found.outside_ms / found.measured_ms)} pass outside of the steps: in the call, and in steps so "
-            "short that the profile leaves them out; a larger --batch shows more"
+            f"{_percent(found.outside_ms / found.measured_ms)} pass outside of the steps: "
+            + BETWEEN.get(
+                found.latency.device, "in the call, and in steps so short that the profile leaves them out"
+            )
+            + "; a larger --batch shows more"
         )
     return lines
 
@@ -170,7 +174,10 @@ def places(found: Explained) -> list[Step]:
 def reason(step: Step, found: Explained) -> str:
     """Whom to blame for what a step wastes, and why."""
     if step.blame == "runtime":
-        return "the runtime, since no node of the network is known to ask for it; such as a change of layout"
+        return (
+            "the runtime, since no node of the network is known to ask for it; such as a change of layout, or a norm "
+            "that others fold into a convolution"
+        )
     waterline = found.peaks.ridge(found.footprint)
     if step.blame == "kernel":
         share = step.attainable_ms / step.milliseconds if step.milliseconds else 1.0

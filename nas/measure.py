@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.hardware import DEVICES, Device, device
 from nas.hardware.runtime import OnnxRuntime
 from nas.storage.records import Latency
 from search_spaces.strict import parse_yaml
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Network:
     path: Path  # of an export's folder, or of an ONNX file
     model: bytes  # ONNX
     input_shape: tuple[int, ...]  # of one input: C, H, W or C, L
+    module: Callable[[], nn.Module] | None = None  # what makes it for PyTorch, where that can be
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ def read_network(path: Path, shape: Sequence[int] | None = None) -> Network:
     else:
         raise FileNotFoundError(f"there is no {path}; give a folder of `nas export`, or an ONNX file")
     model, found = _read_onnx(path_of_model)
-    return Network(path, model, _agreed(path, found, shape))
+    module = partial(_load, path) if path.is_dir() else None
+    return Network(path, model, _agreed(path, found, shape), module)
 
 
 def read_devices(given: Sequence[str], common: Mapping[str, Any]) -> list[Device]:
@@ -69,7 +75,7 @@ def check(networks: Sequence[Network], devices: Sequence[Device]) -> None:
     """Raise ValueError if some network cannot be measured on some device, before any is."""
     for one in devices:
         for network in networks:
-            if not isinstance(one, OnnxRuntime) and not network.path.is_dir():
+            if not isinstance(one, OnnxRuntime) and network.module is None:
                 onnx = ", ".join(name for name, kind in DEVICES.items() if issubclass(kind, OnnxRuntime))
                 raise ValueError(
                     f"{one.name} cannot run the ONNX file {network.path}; give a folder of `nas export`, or a device "
@@ -94,9 +100,13 @@ def measure(
 def _measured(network: Network, on: Device, kernels: bool) -> Latency:
     if isinstance(on, OnnxRuntime):
         return on.measure_onnx(network.model, network.input_shape, kernels)
+    return on.measure(network.module(), network.input_shape, kernels)
+
+
+def _load(folder: Path) -> nn.Module:
     from nas.export.checkpoint import load_subnet
 
-    return on.measure(load_subnet(network.path), network.input_shape, kernels)
+    return load_subnet(folder)
 
 
 def _section(given: str, common: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from nas.measure import Measured
 from nas.report import console, plain_table
 from nas.storage.records import Latency
 
+PROFILED = ("profiled (ms)", "share")  # of a step: its time by the runtime's profile
+
 
 def print_devices(offers: Sequence[Offer]) -> None:
     """Every device: what may be chosen here, or why it is not here."""
@@ -58,7 +60,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def print_measured(found: Sequence[Measured]) -> None:
+def print_measured(found: Sequence[Measured], kernels: bool = False) -> None:
+    """
+    Args:
+        kernels: what ran was asked for.
+    """
     out = console()
     table = plain_table("network", "input", "device", "settings", "clock")
     for heading in ("median (ms)", "95 % interval", "p90", "CPU/wall"):
@@ -88,8 +94,8 @@ def print_measured(found: Sequence[Measured]) -> None:
             out.print(f"contended: {where(one)}: {reasons}", soft_wrap=True)
         if one.latency.reused_at:
             out.print(f"used again: {where(one)}: measured {one.latency.measured_at}", soft_wrap=True)
-        if one.latency.kernels:
-            _print_kernels(one)
+    for one in found if kernels else ():
+        _print_kernels(one)
 
 
 def notes(records: Sequence[Latency]) -> list[str]:
@@ -118,13 +124,52 @@ def where(one: Measured) -> str:
 
 
 def _print_kernels(one: Measured) -> None:
-    out = console()
-    out.print(f"\n{where(one)}, by the runtime's own profile:", soft_wrap=True)
-    table = plain_table("node", "kind", "kernel")
-    table.add_column("ms", justify="right")
-    for kernel in one.latency.kernels:
-        table.add_row(kernel.node, kernel.kind, kernel.kernel, f"{kernel.milliseconds:.4f}")
+    """What ran, by kind and step by step; profiled times are called so, since they are not the latency."""
+    out, kernels, measured = console(), one.latency.kernels, one.latency.median_ms
+    if not kernels:
+        out.print(f"\n{where(one)}: nothing tells what its steps take on this device", soft_wrap=True)
+        return
+    together = profiled_ms(one.latency)
+    out.print(f"\nwhat ran of {where(one)}, by the runtime's own profile:", soft_wrap=True)
+    kinds: dict[str, list[float]] = {}
+    for kernel in kernels:
+        kinds.setdefault(kernel.kind, []).append(kernel.milliseconds)
+    table = plain_table("kind of step")
+    for heading in ("steps", *PROFILED):
+        table.add_column(heading, justify="right")
+    for kind, times in sorted(kinds.items(), key=lambda pair: -sum(pair[1])):
+        table.add_row(kind, str(len(times)), *_profiled(sum(times), together))
+    table.add_row("all steps", str(len(kernels)), *_profiled(together, together))
     out.print(table)
+    out.print()
+    table = plain_table("step, in the order in which it ran", "kind", "kernel")
+    for heading in PROFILED:
+        table.add_column(heading, justify="right")
+    for kernel in kernels:
+        row = kernel.node, kernel.kind, kernel.kernel, *_profiled(kernel.milliseconds, together)
+        largest = kernel.milliseconds == max(other.milliseconds for other in kernels)
+        table.add_row(*row, style="bold" if largest else None)
+    out.print(table)
+    apart = (
+        f"the other {measured - together:.4f} ms pass in the call and between the steps"
+        if together <= measured
+        else "a profile lengthens every step, so compare them with each other alone"
+    )
+    out.print(
+        f"profiled: all steps together {together:.4f} ms, by the wall clock, while the latency is {measured:.4f} ms, "
+        f"measured without a profile; {apart}",
+        soft_wrap=True,
+    )
+
+
+def profiled_ms(record: Latency) -> float:
+    """All steps of the runtime's profile together, which is not the latency."""
+    return sum(kernel.milliseconds for kernel in record.kernels)
+
+
+def _profiled(milliseconds: float, together: float) -> tuple[str, str]:
+    share = f"{100 * milliseconds / together:.1f} %" if together else "-"
+    return f"{milliseconds:.4f}", share
 
 
 def measured_as_json(found: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -139,6 +184,7 @@ def measured_as_json(found: Sequence[Measured]) -> list[dict[str, Any]]:
             **{f"p{percent}_ms": one.latency.percentile_ms(percent) for percent in (10, 90, 99)},
             "cpu_per_wall": one.latency.cpu_per_wall,
             "drift": one.latency.drift,
+            "profiled_ms": profiled_ms(one.latency) if one.latency.kernels else None,
             "contended": one.latency.contended,
             "disturbed_by": list(one.latency.disturbed_by),
             "record": asdict(one.latency),

@@ -35,7 +35,8 @@ from supernets.supernet import Residual
 from tests.test_resume import copy_of
 
 QUICK = {"warmup": 2, "min_runs": 20, "max_runs": 40, "seconds": 0.02}
-PROFILED = [kind.name for kind in ENDS if kind.available() is None]
+FUSING = [kind.name for kind in ENDS if kind.available() is None]
+PROFILED = [name for name, kind in DEVICES.items() if kind.available() is None and not kind().unprofiled()]
 SHAPE = (16, 24, 24)
 PEAKS = Peaks({}, operations_per_ms=1e8, stream=((2**19, 4e7), (2**28, 1e7)), measured_at="2026-11-21")
 
@@ -68,7 +69,7 @@ def inverted_bottleneck(channels: int = 16, hidden: int = 48) -> nn.Module:
 
 
 def network_of(subnet: nn.Module, shape: tuple[int, ...] = SHAPE) -> Network:
-    return Network(Path("some.onnx"), onnx_of(subnet, shape), shape)
+    return Network(Path("some.onnx"), onnx_of(subnet, shape), shape, lambda: subnet)
 
 
 def graph_of_network(network: Network, batch: int = 1):
@@ -189,13 +190,63 @@ def test_every_operation_and_every_millisecond_is_in_exactly_one_part(name, batc
     assert all(step.attainable_ms >= step.ideal_ms >= 0 for step in found.steps)
 
 
-@pytest.mark.parametrize("name", PROFILED)
+@pytest.mark.parametrize("name", FUSING)
 def test_each_convolution_is_in_the_step_that_ran_it_with_its_sum_and_activation(name):
     found = explain(network_of(inverted_bottleneck(), (16, 40, 40)), device({"name": name, **QUICK}))
 
     kinds = {node.name: node.kind for node in graph_of_network(network_of(inverted_bottleneck())).nodes}
     ran = [sorted(kinds[node] for node in step.nodes) for step in found.steps if "Conv" in step.kind]
     assert ran == [["Conv", "Relu"], ["Conv", "Relu"], ["Conv", "Relu"], ["Add", "Conv", "Relu"]]
+
+
+def test_in_pytorch_each_layer_and_function_is_a_step_by_the_operator_that_did_its_work():
+    found = explain(network_of(inverted_bottleneck()), device({"name": "torch-cpu", **QUICK}))
+
+    convolution, activation = ("Conv2d", ["Conv"]), ("ReLU", ["Relu"])
+    nodes = {node.name: node.kind for node in graph_of_network(network_of(inverted_bottleneck())).nodes}
+    ran = [(step.kind, [nodes[name] for name in step.nodes]) for step in found.steps]
+    assert ran[:2] == [convolution, activation]
+    assert ran[2:6] == [
+        convolution,
+        ("BatchNorm2d", []),
+        activation,
+        convolution,
+    ]  # the norm is folded elsewhere
+    assert ran[6:10] == [activation, convolution, ("add", ["Add"]), activation]
+    assert [kind for kind, _ in ran[10:]] == ["AdaptiveAvgPool2d", "Flatten", "Linear"]
+    assert found.steps[3].blame == "runtime"
+    kernels = {kernel.kind: kernel.kernel for kernel in found.latency.kernels}
+    assert "conv" in kernels["Conv2d"] and kernels["Linear"] == "aten::addmm"
+
+
+def test_a_layer_that_is_slow_in_pytorch_takes_the_most_time():
+    layers = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 11, padding=5), nn.Conv2d(16, 16, 1)
+    found = explain(network_of(nn.Sequential(*layers).eval()), device({"name": "torch-cpu", **QUICK}))
+
+    first, slow, last = (step.milliseconds for step in found.steps)
+    assert slow > 3 * max(first, last)
+
+
+def test_what_no_profile_tells_apart_is_refused_and_not_measured():
+    with pytest.raises(
+        ValueError, match=r"take on this torch-cpu: its compiler fuses .*; give --device onnxrunt"
+    ):
+        explain(network_of(inverted_bottleneck()), DEVICES["torch-cpu"](execution="compiled"))
+
+
+class Undecided(nn.Module):
+    def forward(self, images):
+        return images.flatten(1) if images.sum() > 0 else images.flatten(1).neg()
+
+
+def test_a_network_whose_steps_have_no_names_is_refused_by_a_profile_in_pytorch():
+    there = device({"name": "torch-cpu", **QUICK})
+
+    assert there.measure(Undecided().eval(), SHAPE).kernels == ()
+    with pytest.raises(
+        ValueError, match=r"the steps of this network cannot be told apart in PyTorch \(.+\); profile"
+    ):
+        there.measure(Undecided().eval(), SHAPE, kernels=True)
 
 
 def test_a_step_that_no_node_asked_for_is_the_runtimes_own():
@@ -537,8 +588,8 @@ def test_what_cannot_be_explained_is_refused_in_one_line(export, tmp_path, capsy
         ([tmp_path / "none"], "there is no "),
         ([tmp_path / "empty"], "is no export: give a folder of `nas export`, or an ONNX file"),
         (
-            [export, "--device", "torch-cpu"],
-            "torch-cpu has no profile of what a network's steps take; give --device ",
+            [export / "model.onnx", "--device", "torch-cpu"],
+            "torch-cpu cannot run the ONNX file",
         ),
         ([export, "--device", "onnx"], "device.name 'onnx' is not known"),
         ([export, "--threads", "0"], "device.threads is 0"),
@@ -553,10 +604,10 @@ def test_what_cannot_be_explained_is_refused_in_one_line(export, tmp_path, capsy
 
 
 def test_every_device_with_a_profile_can_be_explained():
-    """What has kernels in its records has an entry in the table of fusions."""
-    profiled = {kind for kind in DEVICES.values() if kind.available() is None and _has_profile(kind)}
+    """What has kernels in its records says so, and what does not says why."""
+    here = [kind for kind in DEVICES.values() if kind.available() is None]
 
-    assert profiled <= set(ENDS)
+    assert [_has_profile(kind) for kind in here] == [kind().unprofiled() is None for kind in here]
 
 
 def _has_profile(kind: type) -> bool:

@@ -16,6 +16,7 @@ from nas.efficiency import gap, timed
 from nas.export.onnx_graph import onnx_of
 from nas.hardware import device
 from nas.hardware.peaks import Peaks, measured, peaks_of, place_of
+from nas.hardware.torch_network import without_compiler
 from nas.pareto import front
 from nas.storage.records import Candidate
 from nas.storage.store import Store
@@ -102,13 +103,30 @@ def test_one_candidate_that_is_not_on_the_front_can_be_asked_for(explained, run,
     assert explanations.kept(found, other.key).name == other.key
 
 
+def test_a_candidate_is_taken_apart_in_pytorch_by_the_module_that_it_is(explained, run, capsys):
+    found, candidates, _ = explained
+    best = front(candidates, found.objectives, found.constraints)[0]
+    before, where = explanations.kept(found, best.key), ["--device", "torch-cpu", "--store", run.store_url]
+
+    assert main(["explain", "tiny", "--candidate", best.key, *where]) == 0
+
+    assert capsys.readouterr().out.startswith(
+        f"{best.key} on torch-cpu (1 thread, batch 1, float32, eager): "
+    )
+    apart = explanations.kept(found, best.key)
+    assert (apart.latency.device, apart.macs) == ("torch-cpu", before.macs)
+    explanations.keep(found, before)
+
+
 def test_of_a_device_without_a_profile_whole_networks_are_told_of(explained, run, capsys):
     found, *_ = explained
-    arguments = ["explain", "tiny", "--device", "torch-cpu", "--store", run.store_url]
-    assert main(arguments) == 0
+    if reason := without_compiler():
+        pytest.skip(reason)
+    compiled = "torch-cpu,execution=compiled"
+    assert main(["explain", "tiny", "--device", compiled, "--store", run.store_url]) == 0
     out = capsys.readouterr().out
 
-    assert "torch-cpu has no profile of what steps take" in out
+    assert "only whole networks can be told of on this torch-cpu: its compiler fuses layers" in out
     assert "no latency of the run was measured on this torch-cpu" in out
     assert {peaks.of["device"] for peaks in explanations.kept_peaks(found)} == {
         "onnxruntime-cpu",

@@ -23,7 +23,7 @@ from torch import nn
 
 from nas.export.onnx_graph import onnx_of
 from nas.hardware import DEFAULT, DEVICES, device, machine
-from nas.hardware.nvidia import driver_version, no_gpu
+from nas.hardware.nvidia import driver_version, gpu_state, no_gpu, state_of
 from nas.hardware.onnxruntime_cuda import bound, run_bound
 from nas.hardware.runtime import OnnxRuntime
 from nas.hardware.settings import Settings
@@ -711,6 +711,69 @@ def test_without_the_drivers_tool_no_version_is_told(monkeypatch):
     monkeypatch.setenv("PATH", "")
 
     assert driver_version() == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "state"),
+    [
+        (
+            "1980, 2619, 34, 118.55, P0, 0x0000000000000000",
+            {
+                "gpu_clock_mhz": 1980.0,
+                "gpu_memory_clock_mhz": 2619.0,
+                "gpu_temperature_c": 34.0,
+                "gpu_power_w": 118.55,
+                "gpu_state": "P0",
+            },
+        ),
+        ("[N/A], [N/A], 41, [Not Supported], [N/A], [N/A]", {"gpu_temperature_c": 41.0}),
+        (
+            "300, 405, 88, 31.2, P8, 0x0000000000000067",  # idle and clocks that somebody set do not count
+            {
+                "gpu_clock_mhz": 300.0,
+                "gpu_memory_clock_mhz": 405.0,
+                "gpu_temperature_c": 88.0,
+                "gpu_power_w": 31.2,
+                "gpu_state": "P8",
+                "gpu_slowed_by": "power cap, heat (software), heat (hardware)",
+            },
+        ),
+    ],
+)
+def test_the_state_of_a_gpu_is_what_nvidia_smi_tells_and_no_more(line, state):
+    """By its documented format, `--format=csv,noheader,nounits`; no GPU takes part."""
+    assert state_of(line) == state
+
+
+def test_the_name_that_older_drivers_have_for_the_reasons_is_asked_for_second(tmp_path, monkeypatch):
+    """In place of nvidia-smi a script that answers as one of before version 535 does."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in *clocks_event_reasons*) echo "Field is not a valid field to query."; exit 2;; esac\n'
+        'echo "1410, 1215, 30, 60.1, P0, 0x0000000000000008"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("nas.hardware.nvidia.gpu_uuid", lambda: "GPU-1")
+
+    assert gpu_state()["gpu_slowed_by"] == "hardware slowdown"
+    monkeypatch.setattr("nas.hardware.nvidia.gpu_uuid", lambda: None)
+    assert gpu_state() == {}
+
+
+def test_a_measurement_on_a_gpu_that_is_slowed_is_flagged_with_the_reason():
+    slowed = Runs("cuda-event", (1.0,) * 9, (1.0,) * 9, 0, machine={"gpu_slowed_by": "power cap"})
+
+    assert slowed.disturbance > 1 and "the GPU was slowed: power cap" in slowed.troubles
+
+
+def test_what_a_device_says_of_its_state_is_in_the_record_of_its_runs():
+    runs, _ = time_alone(
+        lambda: 1.0, Settings(**QUICK), "cuda-event", of_device=lambda: {"gpu_clock_mhz": 1980.0}
+    )
+
+    assert runs.machine["gpu_clock_mhz"] == 1980.0
 
 
 def test_images_bound_to_a_place_give_the_same_logits():

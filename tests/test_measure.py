@@ -14,7 +14,8 @@ from nas.cli import main
 from nas.export.onnx_graph import onnx_of
 from nas.hardware import DEVICES
 from nas.hardware.offers import offers
-from nas.measure import read_devices, read_network, read_shape
+from nas.measure import Measured, read_devices, read_network, read_shape
+from nas.measure_view import print_measured
 from nas.storage.records import Latency
 from tests.test_resume import copy_of
 
@@ -99,13 +100,37 @@ def test_without_a_device_it_is_the_default(onnx_file, capsys):
     assert found["device"] == "onnxruntime-cpu"
 
 
-def test_the_kernels_are_shown_if_asked_for(onnx_file, capsys):
+def test_what_ran_is_shown_if_asked_for_and_profiled_times_are_not_called_latencies(onnx_file, capsys):
     capsys.readouterr()
     assert main(["measure", str(onnx_file), "--device", ORT, "--kernels"]) == 0
 
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["node", "kind", "kernel", "ms"] in rows
-    assert any("Conv" in row and "CPUExecutionProvider" in row for row in rows)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    rows = [line.split() for line in lines]
+    by_kind = next(place for place, row in enumerate(rows) if row[:3] == ["kind", "of", "step"])
+    by_step = next(place for place, row in enumerate(rows) if row[:3] == ["step,", "in", "the"])
+    assert lines[by_kind].split()[-3:] == lines[by_step].split()[-3:] == ["profiled", "(ms)", "share"]
+    *kinds, of_all = rows[by_kind + 1 : by_step]
+    steps = rows[by_step + 1 : -1]
+    assert any("Conv" in row and "CPUExecutionProvider" in row for row in steps)
+    assert of_all[:3] == ["all", "steps", str(len(steps))]
+    for kind, count, together, *_ in kinds:
+        times = [float(row[-3]) for row in steps if row[1] == kind]
+        assert len(times) == int(count)
+        assert float(together) == pytest.approx(sum(times), abs=1e-4 * len(times))
+    assert lines[-1].startswith("profiled: all steps together ")
+    assert " measured without a profile; " in lines[-1]
+
+
+def test_what_ran_in_pytorch_is_told_and_where_nothing_tells_it_that_is_said(export, capsys):
+    (found,) = measured(capsys, export, "--device", TORCH, "--kernels")
+
+    ran = found["record"]["kernels"]
+    assert ran[0]["node"] == "stem_0" and ran[0]["kind"] == "Conv2d" and "conv" in ran[0]["kernel"]
+    assert found["profiled_ms"] == pytest.approx(sum(one["milliseconds"] for one in ran))
+    record = Latency.from_json(json.dumps(found["record"] | {"kernels": []}))
+    print_measured([Measured(read_network(export), record)], kernels=True)
+    said = capsys.readouterr().out
+    assert "on torch-cpu (1 thread, batch 1, float32, eager): nothing tells what its steps" in said
 
 
 def test_a_file_whose_input_is_open_needs_a_shape(tmp_path, capsys):

@@ -76,7 +76,8 @@ def write_export(
         )
     space = space_from_json(run.space)
     # nothing is timed, and what the run was trained and timed on may not be here
-    here = replace(experiment, device={}, training=replace(experiment.training, device="auto"))
+    anywhere = replace(experiment.training, device="auto")
+    here = replace(experiment, device={}, devices={}, objectives=(), constraints=(), training=anywhere)
     bench = Bench(here, splits, space, Path(run.folder) / SUPERNET)
     architecture = architecture_from_json(candidate.architecture)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")

@@ -66,22 +66,33 @@ def to_onnx(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
         UnknownModule: a layer or function that the tables do not know; the message says where.
         ValueError: the network is in training mode, not float32, or does not take such images.
     """
+    return _written(subnet, input_shape).model().SerializeToString()
+
+
+def to_onnx_with_ends(
+    subnet: nn.Module, input_shape: tuple[int, ...]
+) -> tuple[bytes, dict[str, tuple[str, ...]]]:
+    """As `to_onnx`, and by the name of each step of the trace the tensors of the model that it gives."""
+    writer = _written(subnet, input_shape)
+    return writer.model().SerializeToString(), writer.ends
+
+
+def _written(subnet: nn.Module, input_shape: tuple[int, ...]) -> Writer:
+    """The writer that has run the whole network."""
     for path, module in subnet.named_modules():
         if module.training:
             raise ValueError(f"{path or 'the network'} is in training mode; call .eval() before exporting it")
     for name, tensor in subnet.named_parameters():
         if tensor.dtype != torch.float32:
             raise ValueError(f"{name} is {tensor.dtype}; the ONNX graph is written for torch.float32 only")
-    if type(subnet) in LAYERS:
-        subnet = nn.Sequential(subnet)
-    writer = Writer(subnet, _traced(subnet))
+    writer = Writer(*traced(subnet))
     try:
         with torch.no_grad():
             writer.run(_zeros(subnet, (1, *input_shape)))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the network does not take images of {tuple(input_shape)}: {reason}") from error
-    return writer.model().SerializeToString()
+    return writer
 
 
 def _zeros(subnet: nn.Module, shape: tuple[int, ...]) -> Tensor:
@@ -105,17 +116,25 @@ class _Tracer(fx.Tracer):
         return any(tensor is one for one in owned)
 
 
-def _traced(subnet: nn.Module) -> fx.Graph:
+def traced(subnet: nn.Module) -> tuple[nn.Module, fx.Graph]:
+    """A network of known layers step by step, each layer of the table as one; and the network that the steps are of,
+    another one where it is a single layer.
+
+    Raises:
+        UnknownModule: it cannot be traced, or takes more than images; the message says where.
+    """
+    if type(subnet) in LAYERS:
+        subnet = nn.Sequential(subnet)
     tracer = _Tracer()
     try:
-        traced = tracer.trace(subnet)
+        graph = tracer.trace(subnet)
     except (ValueError, TypeError, RuntimeError, NameError) as error:  # what untraceable Python ends in
         place, reason = _place(tracer.module_stack, subnet), " ".join(str(error).split())
         raise UnknownModule(f"{place} cannot be traced: {reason}") from error
-    inputs = sum(node.op == "placeholder" for node in traced.nodes)
+    inputs = sum(node.op == "placeholder" for node in graph.nodes)
     if inputs != 1:
         raise UnknownModule(f"{_place({}, subnet)} takes {inputs} inputs, not images alone")
-    return traced
+    return subnet, graph
 
 
 def _place(stack: dict[str, tuple[str, type]] | None, subnet: nn.Module) -> str:
@@ -265,6 +284,16 @@ class Writer(fx.Interpreter):
         if not any("logits" in node.output for node in self.nodes):  # the images or a weight itself
             self.nodes.append(helper.make_node("Identity", [logits.name], ["logits"], name="logits"))
         return "logits"
+
+    @property
+    def ends(self) -> dict[str, tuple[str, ...]]:
+        """By the name of each step, the tensors of the graph that it gives, once the traced network has run."""
+        ends = {
+            node.name: tuple(one.name for one in (given if isinstance(given, list) else [given]))
+            for node, given in self.values.items()
+        }
+        [(last, *_)] = (node.args for node in self.values if node.op == "output")
+        return ends | {last.name: ends["output"]}
 
     def model(self):
         """The whole ONNX model, once the traced network has run."""

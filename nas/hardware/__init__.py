@@ -44,6 +44,9 @@ class Device(Protocol):
     def unusable(self) -> str | None:
         """None if this machine can do what the settings say, else one line: why not, and what to use."""
 
+    def unprofiled(self) -> str | None:
+        """None if a profile tells what the steps of a network take, else one line: why none does."""
+
     def measure(self, subnet: nn.Module, input_shape: tuple[int, ...], kernels: bool = False) -> Latency:
         """The time of one batch of images (C, H, W), or signals (C, L), through a network in evaluation mode."""
 

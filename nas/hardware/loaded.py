@@ -19,6 +19,7 @@ class Loaded:
 
     `run` returns when the run is over, and on the clock `cuda-event` its milliseconds. `logits` are those of
     one run, (N, classes) float32. `kernels` is the runtime's own profile of a few runs, None where it has none.
+    `state` is what a processor that is not this machine's says of itself at this moment.
     """
 
     run: Callable[[], float | None]
@@ -28,3 +29,4 @@ class Loaded:
     processor: str | None = None  # where it is not this machine's
     facts: Mapping[str, str] = field(default_factory=dict)  # stored beside the settings
     kernels: Callable[[], tuple[Kernel, ...]] | None = None
+    state: Callable[[], Mapping[str, float | str]] = dict

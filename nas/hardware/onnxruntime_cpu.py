@@ -13,7 +13,7 @@ import numpy as np
 
 from nas.hardware.loaded import Loaded
 from nas.hardware.runtime import OnnxRuntime, refusal
-from nas.hardware.timing import clock_of, fixed_images
+from nas.hardware.timing import clock_of, fixed_images, middle_mean
 from nas.storage.records import Kernel
 
 if TYPE_CHECKING:
@@ -102,10 +102,4 @@ def kernels_of(events: list[dict]) -> tuple[Kernel, ...]:
             told = event["args"]
             place = event["name"].removesuffix(NODE_TIME), told["op_name"], told["provider"]
             times[place].append(event["dur"] / 1e3)
-    return tuple(Kernel(*place, _middle(some[1:] or some)) for place, some in times.items())
-
-
-def _middle(times: list[float]) -> float:
-    """The mean of the middle half: as robust as the median nearly, and finer than whole microseconds."""
-    cut = len(times) // 4
-    return float(np.mean(np.sort(times)[cut : len(times) - cut]))
+    return tuple(Kernel(*place, middle_mean(some)) for place, some in times.items())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from nas.hardware.loaded import Loaded
-from nas.hardware.nvidia import driver_version, gpu_name, no_gpu
+from nas.hardware.nvidia import driver_version, gpu_name, gpu_state, no_gpu
 from nas.hardware.onnxruntime_cpu import name_of_input, options_of
 from nas.hardware.runtime import OnnxRuntime, refusal
 from nas.hardware.timing import fixed_images
@@ -57,6 +57,9 @@ class OnnxRuntimeCuda(OnnxRuntime):
     def processor(self) -> str:
         return gpu_name()
 
+    def unprofiled(self) -> str | None:
+        return "the profile of a GPU is not read"
+
     def load_onnx(self, model: bytes, input_shape: tuple[int, ...]) -> Loaded:
         options = options_of(self.threads)
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")  # all of it, or an error
@@ -73,7 +76,10 @@ class OnnxRuntimeCuda(OnnxRuntime):
             run_bound(session, binding)
             return binding.copy_outputs_to_cpu()[0]
 
-        return Loaded(lambda: run_bound(session, binding), logits, "wall", self.versions(), self.processor())
+        def run() -> None:
+            run_bound(session, binding)
+
+        return Loaded(run, logits, "wall", self.versions(), self.processor(), state=gpu_state)
 
 
 @cache

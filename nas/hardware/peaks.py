@@ -107,7 +107,7 @@ def described(device: Runtime) -> dict[str, Any]:
     """What peaks are of: when any of it changes, they are others."""
     sides, megabytes = _sizes(device)
     with device.conditions():
-        processor = _loaded(device, "Add", 1, 1).processor or processor_name()
+        processor = _loaded(_at_best(device), "Add", 1, 1).processor or processor_name()
     return {
         "device": device.name,
         "processor": processor,
@@ -120,7 +120,7 @@ def described(device: Runtime) -> dict[str, Any]:
 
 def measured(device: Runtime) -> Peaks:
     """Measure the peaks, which takes some seconds; no other measurement runs on this host meanwhile."""
-    device = replace(device, batch=1, **({"execution": "eager"} if device.executions else {}))
+    device = _at_best(device)
     plain, (sides, megabytes) = replace(device, precision="float32"), _sizes(device)
     with alone_on_this_host(), device.conditions():
         operations = max(2 * side**3 / _best_ms(device, "MatMul", side, side) for side in sides)
@@ -130,6 +130,11 @@ def measured(device: Runtime) -> Peaks:
             moved = 3 * NUMBER * STREAM_ROWS * columns
             stream.append((moved, moved / _best_ms(plain, "Add", STREAM_ROWS, columns)))
     return Peaks(described(device), operations, tuple(stream), now())
+
+
+def _at_best(device: Runtime) -> Runtime:
+    """The device for one operation at a time, whatever the batch: compiling it would change nothing."""
+    return replace(device, batch=1, **({"execution": "eager"} if device.executions else {}))
 
 
 def _sizes(device: Runtime) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -37,6 +37,10 @@ class Runtime(Settings):
         """Why these settings cannot be used on a machine that has the device, and what can; None if they can."""
         return None
 
+    def unprofiled(self) -> str | None:
+        """Why nothing tells what the steps of a network take with these settings; None if a profile does."""
+        return None
+
     def conditions(self) -> AbstractContextManager:
         """What must hold while networks are loaded and run."""
         return nullcontext()

@@ -24,7 +24,7 @@ import resource
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -84,6 +84,8 @@ class Runs:
             found[f"drifted: the reference network took {apart:.0%} {word} after than before"] = apart / DRIFT
         if events := self.machine.get("throttle_events", 0):
             found[f"throttled {events:g} times, for heat"] = 1 + events
+        if reason := self.machine.get("gpu_slowed_by"):
+            found[f"the GPU was slowed: {reason}"] = 2
         return found
 
     @property
@@ -165,8 +167,12 @@ def time_alone(
     settings: Settings,
     clock: Clock,
     reference: Callable[[], float | None] | None = None,
+    of_device: Callable[[], Mapping[str, float | str]] = dict,
 ) -> tuple[Runs, int]:
     """Time runs while no one else on this host does, again if disturbed.
+
+    Args:
+        of_device: what it says of its state, beside what the machine says.
 
     Returns:
         The least disturbed runs, and how many attempts were made.
@@ -178,7 +184,8 @@ def time_alone(
     def attempt() -> Runs:
         told, before = state(), reference_ms()
         runs = time_runs(run, settings, clock)
-        return replace(runs, machine=during(told, state()), reference_ms=before + reference_ms())
+        afterwards = state() | of_device()  # before the GPU has become idle
+        return replace(runs, machine=during(told, afterwards), reference_ms=before + reference_ms())
 
     with alone_on_this_host(), _no_garbage_collection():
         attempts = [attempt()]
@@ -202,7 +209,7 @@ def measure(
 ) -> Latency:
     """The record of one measurement, with the runtime's own profile if `kernels` are asked for."""
     load = os.getloadavg()[0]
-    runs, attempts = time_alone(network.run, device, network.clock, reference.run)
+    runs, attempts = time_alone(network.run, device, network.clock, reference.run, network.state)
     if troubles := runs.troubles:
         logger.info("others disturbed this measurement: %s", "; ".join(troubles))
     return Latency(
@@ -224,6 +231,14 @@ def measure(
         disturbed_by=troubles,
         kernels=network.kernels() if kernels and network.kernels else (),
     )
+
+
+def middle_mean(times: Sequence[float]) -> float:
+    """Of the times of one step in a profile, without the first: the mean of the middle half, nearly as robust as the
+    median, and finer than the whole microseconds that some runtimes tell."""
+    ordered = np.sort(times[1:] or times)
+    cut = len(ordered) // 4
+    return float(np.mean(ordered[cut : len(ordered) - cut]))
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from nas.hardware.loaded import Loaded
 from nas.hardware.runtime import Runtime
 from nas.hardware.timing import clock_of
 from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed, without_compiler
+from nas.hardware.torch_profile import steps_of
+from nas.storage.records import Kernel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +49,13 @@ class TorchCpu(Runtime):
     def unusable(self) -> str | None:
         return without_compiler() if self.execution == "compiled" else None
 
+    def unprofiled(self) -> str | None:
+        return (
+            "its compiler fuses layers to kernels without their names"
+            if self.execution == "compiled"
+            else None
+        )
+
     @contextmanager
     def conditions(self) -> Iterator[None]:
         import torch
@@ -68,4 +77,8 @@ class TorchCpu(Runtime):
         def logits() -> np.ndarray:
             return network(images).float().numpy()
 
-        return Loaded(run, logits, clock_of(self.threads), self.versions())
+        def kernels() -> tuple[Kernel, ...]:
+            return steps_of(network, images)
+
+        profile = None if self.unprofiled() else kernels
+        return Loaded(run, logits, clock_of(self.threads), self.versions(), kernels=profile)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from nas.hardware.loaded import Loaded
-from nas.hardware.nvidia import driver_version
+from nas.hardware.nvidia import driver_version, gpu_state
 from nas.hardware.runtime import Runtime
 from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed
 
@@ -64,6 +64,9 @@ class TorchCuda(Runtime):
             **driver_version(),
         }
 
+    def unprofiled(self) -> str | None:
+        return "the profile of a GPU is not read"
+
     @contextmanager
     def conditions(self) -> Iterator[None]:
         import torch
@@ -89,7 +92,7 @@ class TorchCuda(Runtime):
             return network(images).float().cpu().numpy()
 
         processor = torch.cuda.get_device_name()
-        return Loaded(run, logits, "cuda-event", self.versions(), processor, {"launch": how})
+        return Loaded(run, logits, "cuda-event", self.versions(), processor, {"launch": how}, state=gpu_state)
 
 
 @contextmanager
