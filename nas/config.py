@@ -25,12 +25,12 @@ import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nas.data import Data
-from nas.devices import TIMED, device_of, devices_in, on
+from nas.devices import TIMED, Goals, device_of, devices_in, is_latency, on
 from nas.hardware.settings import Settings
 from nas.objectives import KEYS, OBJECTIVES, measure_of
 from nas.search import Search
@@ -59,23 +59,31 @@ class Experiment:
     search: Search
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    device: Mapping[str, Any]  # of several the first: what a sampler or a pick by latency goes by
+    device: Mapping[str, Any]  # of several with names the first
     focus: tuple[Constraint, ...] = ()
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name; none where it is one
 
     @property
+    def goals(self) -> Goals:
+        """What it searches for, on all of its devices together."""
+        return Goals(self.objectives, self.constraints, self.focus)
+
+    @property
     def near(self) -> dict[str, Mapping[str, Any]]:
         """The devices that are where candidates are evaluated, by name; `device` has none."""
-        every = {"": self.device, **self.devices}
+        every = self.devices or {"": self.device}
         return {name: one for name, one in every.items() if "resources" not in one}
 
     @property
     def far(self) -> dict[str, Mapping[str, Any]]:
         """The devices of other Ray nodes that something is measured on, by the key of the value."""
-        every = {"": self.device, **self.devices}
         keys = dict.fromkeys(one.key for one in (*self.objectives, *self.constraints))
-        timed = {key: every[device_of(key)] for key in keys if measure_of(key).quiet}
+        timed = {key: self.timed_on(key) for key in keys if is_latency(key)}
         return {key: one for key, one in timed.items() if "resources" in one}
+
+    def timed_on(self, key: str) -> Mapping[str, Any]:
+        """The section of the device that a latency of this key is measured on."""
+        return self.devices[name] if (name := device_of(key)) else self.device
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -127,6 +135,12 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
         )
     space = read_skeleton(content["space"])
     training = section(Training, _or_empty(content, "training"), "training")
+    training = replace(training, sampler=_on_one(training.sampler, "training.sampler", devices))
+    if training.drop_path and "edge_cells" in space:
+        raise ValueError(
+            f"training.drop_path is {training.drop_path!r}, but that is for spaces of stages, and this one is of edge "
+            "cells; leave it out"
+        )
     if training.drop_path and "cells" in space:
         raise ValueError(
             f"training.drop_path is {training.drop_path!r}, but cells have a drop path of their own; leave it out and "
@@ -276,6 +290,22 @@ def _on_each(given: Any, where: str, devices: Collection[str]) -> Any:
         )
     pairs = [(one, value) for key, value in given.items() for one in (several if key == TIMED else [key])]
     return dict(pairs)
+
+
+def _on_one(sampler: Any, where: str, devices: Collection[str]) -> Any:
+    """A sampler, and what is inside it, that goes by a latency: by that on one of the devices, if they have names."""
+    if not isinstance(sampler, Mapping):
+        return sampler
+    cost, keys = sampler.get("cost"), [on(TIMED, device) for device in devices]
+    if "of" in sampler:
+        sampler = {**sampler, "of": _on_one(sampler["of"], f"{where}.of", devices)}
+    if not is_latency(cost) or cost in (keys or [TIMED]):
+        return sampler
+    if cost == TIMED and len(keys) == 1:
+        return {**sampler, "cost": keys[0]}
+    if cost == TIMED:
+        raise ValueError(f"{where}.cost is {TIMED}, but there are several devices; write {' or '.join(keys)}")
+    raise unknown(f"{where}.cost {cost!r}", cost, keys or [TIMED])
 
 
 def _constraints(given: Any, devices: Collection[str]) -> tuple[Constraint, ...]:

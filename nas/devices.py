@@ -43,14 +43,19 @@ class DeviceFront:
 
 
 def on(key: str, device: str) -> str:
-    """The key, or the name of an objective, on a device of that name: `latency_ms@tablet`."""
-    return f"{key}{AT}{device}"
+    """The key, or the name of an objective, on a device of that name: `latency_ms@tablet`; as it is without one."""
+    return f"{key}{AT}{device}" if device else key
 
 
 def device_of(key: str) -> str:
     """The name of the device that a value of this key was measured on; empty where it names none."""
     what, _, device = key.partition(AT)
     return device if what == TIMED else ""
+
+
+def is_latency(key: object) -> bool:
+    """Whether a value of this key is a latency, on whatever device."""
+    return isinstance(key, str) and key.partition(AT)[0] == TIMED
 
 
 def devices_in(keys: Iterable[str]) -> tuple[str, ...]:
@@ -78,8 +83,13 @@ def fronts(run: Run, candidates: Sequence[Candidate]) -> list[DeviceFront]:
     A candidate is on a device's front if nothing that was measured there, with what is of every device, dominates it;
     limits on other devices do not count.
     """
-    names = devices_in(one.key for one in (*run.objectives, *run.constraints))
-    return [_front(name, goals_on(name, goals_of(run)), candidates) for name in names]
+    return fronts_of(goals_of(run), candidates)
+
+
+def fronts_of(goals: Goals, candidates: Sequence[Candidate]) -> list[DeviceFront]:
+    """As `fronts`, of what is not a run."""
+    names = devices_in(one.key for one in (*goals.objectives, *goals.constraints))
+    return [_front(name, goals_on(name, goals), candidates) for name in names]
 
 
 def anything_found(run: Run, candidates: Sequence[Candidate]) -> bool:

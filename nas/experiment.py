@@ -32,12 +32,12 @@ import numpy as np
 
 from nas import config, legs
 from nas.data import Splits, load
-from nas.devices import TIMED, Goals, device_of, devices_in, goals_on
+from nas.devices import TIMED, device_of, devices_in, on
 from nas.goals import keys_of
 from nas.objectives import measure_of
 from nas.progress import in_words, track
 from nas.screen import screen_by_latency
-from nas.search import PoolWhenNeeded, make_searcher, search
+from nas.search import PoolWhenNeeded, search, searcher_for
 from nas.storage.records import Candidate, Leg, Run, TrainingPoint
 from nas.storage.store import Store
 from nas.turns import Turns
@@ -53,6 +53,7 @@ SUPERNET = "supernet.safetensors"
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")  # of a store's URL
 PROBE_IMAGES = 256  # of the validation images, for samplers that look at the loss
 EXTENDABLE = ("search", "objectives", "constraints", "focus")  # what may change when a run is continued
+PREDICTION = "latency prediction"  # the fact of what a sampler goes by
 LENGTH = ("interval", "reuse_days")  # of a device: how long is measured, not what
 
 
@@ -161,13 +162,14 @@ def train_run(opened: Opened, stop: Callable[[], bool], trainer: Callable | None
 
 def _can_predict(opened: Opened, stop: Callable[[], bool], begun: bool) -> bool:
     """Measure what a sampler that goes by latency needs, unless it is known; False if `stop` said so before."""
-    from nas.predictors.latency import goes_by_latency, predictor_for
+    from nas.predictors.latency import latency_of, predictor_for
 
-    if not goes_by_latency(opened.experiment.training.sampler):
+    key = latency_of(opened.experiment.training.sampler)
+    if key is None:
         return True
-    predictor = predictor_for(Path(opened.run.folder), opened.experiment, opened.space, stop, begun)
+    predictor = predictor_for(Path(opened.run.folder), opened.experiment, opened.space, key, stop, begun)
     if predictor is not None:
-        opened.store.update_run(opened.run.name, facts={"latency prediction": str(predictor)})
+        opened.store.update_run(opened.run.name, facts={on(PREDICTION, device_of(key)): str(predictor)})
     return predictor is not None
 
 
@@ -294,7 +296,7 @@ def search_run(
         raise ValueError(
             f"the supernet of {name} is trained for {done} of {steps or '?'} steps; finish it with `nas train`"
         )
-    searcher = _searcher(experiment, opened.space)
+    searcher = searcher_for(experiment.search, opened.space, experiment.goals)
     was, asked = store.run(name), _asked(opened)
     if was.status == "finished" and was.experiment == asked.experiment:
         return True
@@ -315,21 +317,6 @@ def search_run(
     ended = _search(opened, searcher, leg, make_pool or pool_here, on_candidate, stop)
     store.update_run(name, status="finished" if ended else "interrupted", message=ended or "")
     return ended is not None
-
-
-def _searcher(experiment: config.Experiment, space: SearchSpace) -> Searcher | Turns:
-    """The searcher of an experiment; where each device has a search of its own, one for each, with other seeds."""
-    settings = experiment.search
-    goals = Goals(experiment.objectives, experiment.constraints, experiment.focus)
-    if not settings.per_device:
-        return make_searcher(settings, space, len(goals.objectives))
-    devices = devices_in(one.key for one in (*goals.objectives, *goals.constraints))
-    parts = []
-    for place, device in enumerate(devices):
-        own = goals_on(device, goals)
-        seeded = replace(settings, seed=(settings.seed + place) % 2**63)
-        parts.append((make_searcher(seeded, space, len(own.objectives)), own))
-    return Turns(parts)
 
 
 def _search(
@@ -482,8 +469,9 @@ def _may_change(setting: str, timed: Collection[str]) -> bool:
 def _timed(store: Store, run: Run) -> set[str]:
     """The sections of the devices that something of the run was measured on."""
     keys = {key for one in store.candidates(run.name) for key in one.values}
+    keys |= {fact.replace(PREDICTION, TIMED) for fact in run.facts}
     sections = {f"devices.{name}" for name in devices_in(sorted(keys))}
-    return sections | ({"device"} if "latency prediction" in run.facts or TIMED in keys else set())
+    return sections | ({"device"} if TIMED in keys else set())
 
 
 def _check_start(experiment: config.Experiment, store: Store, space: SearchSpace, fresh: bool) -> None:

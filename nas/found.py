@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas import pareto
+from nas.devices import DeviceFront, Goals, fronts_of
 from nas.storage.records import Candidate, Constraint, Objective
 from search_spaces import architecture_from_json
 
@@ -35,6 +36,14 @@ class Found:
         """The candidates that keep the constraints and that nothing dominates, in ascending order of the last
         objective."""
         return pareto.front(self.candidates, self.objectives, self.constraints)
+
+    @cached_property
+    def fronts(self) -> dict[str, DeviceFront]:
+        """By the name of each device that objectives or constraints are of, `latency_ms@phone`: the candidates that
+        nothing dominates by what is its own or everyone's, and their knee."""
+        return {
+            one.device: one for one in fronts_of(Goals(self.objectives, self.constraints), self.candidates)
+        }
 
     @property
     def knee(self) -> Candidate | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,20 @@ import numpy as np
 
 from nas.config import Experiment
 from nas.data import Splits
+from nas.devices import TIMED, is_latency, on
 from nas.evaluation import Bench, evaluate, merge
 from nas.experiment import SUPERNET
 from nas.export.checkpoint import export, write_export
 from nas.json_file import read_json, write_json
 from nas.objectives import measure_of
-from nas.predictors.latency import FILE, costs_for, fingerprint, goes_by_latency, predictor_for
+from nas.predictors.latency import costs_for, fingerprint, latency_of, model_file, predictor_for
 from nas.profile import Infeasible
 from nas.progress import track
 from nas.search import SearchFailed
 from nas.storage.records import Candidate, Constraint, Run
 from nas.storage.store import Store
-from search_spaces import Architecture, CellSpace, SearchSpace, architecture_from_json, space_from_json
+from search_spaces import Architecture, NetworkSpace, architecture_from_json, space_from_json
+from search_spaces.strict import unknown
 from supernets import checkpoint
 from supernets.cost import Costs, CostTable
 from supernets.samplers import make_sampler
@@ -48,7 +50,7 @@ class Picked:
     """What the generator answered, as it was measured, and what it is to be compared with."""
 
     budget: Constraint
-    cost: float  # in the unit of the budget: counted, or of latency_ms predicted
+    cost: float  # in the unit of the budget: counted, or of a latency predicted
     candidate: Candidate
     generator: str  # where it comes from, in words
     prediction: str | None  # how well latency is predicted, in words
@@ -66,7 +68,7 @@ def pick(
 
     Args:
         candidates: those of the run.
-        budget: a `max` on macs, parameters, bytes or latency_ms.
+        budget: a `max` on macs, parameters, bytes, or the latency of one device.
 
     Raises:
         Infeasible: the space has nothing within the budget; the message says what the least is.
@@ -82,27 +84,27 @@ def pick(
         )
     searched = _searched(candidates, budget)
     costs, prediction = costs_for(experiment, space, folder), None
-    if budget.key == "latency_ms":
-        by_it = goes_by_latency(experiment.training.sampler)
-        predictor = predictor_for(folder, experiment, space, trained=by_it)
-        costs, prediction = Costs(costs.table, predictor), str(predictor)
+    if is_latency(budget.key):
+        by_it = latency_of(experiment.training.sampler) == budget.key
+        predictor = predictor_for(folder, experiment, space, budget.key, trained=by_it)
+        costs, prediction = Costs(costs.table, {budget.key: predictor}), str(predictor)
     cost = costs.of(budget.key)
     generator = _of_training(experiment, space, costs, budget.key, facts)
     trained = generator is not None
     generator = generator or Generator(space, cost, *_range(costs.table, cost))
     choose = _Chooser(generator, costs.table)
     least = choose.cost_of(choose.cheapest)
-    if budget.key != "latency_ms" and least > budget.max:  # what is only predicted, a measurement decides
+    if not is_latency(budget.key) and least > budget.max:  # what is only predicted, a measurement decides
         raise Infeasible(
             f"no architecture of {space.name} is known with {budget.key} of at most {budget.max:g}; the least "
             f"is {least:g}"
         )
     source = TRAINED if trained else _fit(generator, folder, budget.key)
     bench = Bench(experiment, splits, space, folder / SUPERNET)
-    if budget.key == "latency_ms":
+    if is_latency(budget.key):
         timed = _timed(bench, choose, budget, searched)
         architecture = architecture_from_json(timed.architecture)
-        candidate = merge(timed, _measured(bench, architecture, _keys(bench, without="latency_ms")))
+        candidate = merge(timed, _measured(bench, architecture, _keys(bench, without=budget.key)))
     else:
         architecture = choose(budget.max)
         candidate = _measured(bench, architecture, _keys(bench))
@@ -116,6 +118,32 @@ def pick(
     )
 
 
+def latency_key(run: Run, experiment: Experiment, device: str | None) -> str:
+    """The key of the latency that a pick is for.
+
+    Args:
+        device: of several with names, the one that is meant.
+
+    Raises:
+        ValueError: there is no device of that name, several are there and none is named, or it is not here.
+    """
+    names = list(experiment.devices)
+    if device is not None and not names:
+        raise ValueError(f"--device is {device}, but the device of {run.name} has no name; leave it out")
+    if device is None and len(names) > 1:
+        ways = " or ".join(f"--device {name}" for name in names)
+        raise ValueError(f"--latency-ms is of one device, and {run.name} has several; add {ways}")
+    if device is not None and device not in names:
+        raise unknown(f"--device {device!r}", device, names)
+    name = device or "".join(names)
+    if name not in experiment.near:
+        raise ValueError(
+            f"{f'the device {name}'.rstrip()} of {run.name} is on another node, and a pick is measured here; "
+            "give another budget, such as --macs"
+        )
+    return on(TIMED, name)
+
+
 def write_pick(
     run: Run, picked: Picked, store: Store, folder: Path, experiment: Experiment, splits: Splits
 ) -> dict[str, Any]:
@@ -124,9 +152,12 @@ def write_pick(
     A pick does not become a candidate: a search that is continued would take it for one of its own.
     """
     known = {one.key for one in store.candidates(run.name)}
-    if picked.candidate.key in known:
-        return export(run, picked.candidate, store, folder, experiment, splits)[1]
-    return write_export(run, picked.candidate, folder, experiment, splits)[1]
+    candidate, key = picked.candidate, picked.budget.key
+    if is_latency(key):  # in the form that is the fastest there
+        candidate = replace(candidate, latencies={key: candidate.latencies[key]})
+    if candidate.key in known:
+        return export(run, candidate, store, folder, experiment, splits)[1]
+    return write_export(run, candidate, folder, experiment, splits)[1]
 
 
 def _searched(candidates: Sequence[Candidate], budget: Constraint) -> Candidate | None:
@@ -170,24 +201,25 @@ def _timed(bench: Bench, choose: _Chooser, budget: Constraint, searched: Candida
     target, measured = budget.max, []
     for left in reversed(range(MEASURED)):
         architecture = choose(target) if left else choose.cheapest
-        timed = _measured(bench, architecture, ["latency_ms"])
+        timed = _measured(bench, architecture, [budget.key])
         if timed.feasible((budget,)):
             return timed
-        measured.append(timed.values["latency_ms"])
+        measured.append(timed.values[budget.key])
         if architecture == choose.cheapest:
             break
-        _, high = timed.interval("latency_ms")
+        _, high = timed.interval(budget.key)
         target = choose.cost_of(architecture) * MARGIN * (budget.max / high) ** 0.5
     known = f"; the search found {searched.key}, which keeps it: nas export does it" if searched else ""
     raise Infeasible(
-        f"no architecture that was picked and measured has latency_ms of at most {budget.max:g}; the least of "
+        f"no architecture that was picked and measured has {budget.key} of at most {budget.max:g}; the least of "
         f"{len(measured)} is {min(measured):.4g}{known}"
     )
 
 
 def _keys(bench: Bench, without: str = "") -> list[str]:
-    """What is measured of a pick: accuracy and latency, whatever the search is about, and all that it measures."""
-    keys = ["accuracy", "latency_ms", *(measure.objective.key for measure in bench.measures)]
+    """What is measured of a pick: accuracy, and latency on all devices that are here, whatever the search is about."""
+    keys = ["accuracy", *(on(TIMED, name) for name in bench.devices)]
+    keys += [measure.objective.key for measure in bench.measures]
     return [key for key in dict.fromkeys(keys) if key != without]
 
 
@@ -221,7 +253,7 @@ def _fit(generator: Generator, folder: Path, key: str) -> str:
 
 
 def _of_training(
-    experiment: Experiment, space: SearchSpace | CellSpace, costs: Costs, key: str, facts: Mapping
+    experiment: Experiment, space: NetworkSpace, costs: Costs, key: str, facts: Mapping
 ) -> Generator | None:
     """The generator that was trained with the supernet, if one was, on this cost."""
     settings = experiment.training.sampler
@@ -236,9 +268,9 @@ def _of_training(
     return sampler.generator
 
 
-def _identity(folder: Path, space: SearchSpace | CellSpace, key: str) -> dict[str, str | int]:
+def _identity(folder: Path, space: NetworkSpace, key: str) -> dict[str, str | int]:
     """What a generator that was kept must be of, to be used again."""
-    predicted = hashlib.sha256((folder / FILE).read_bytes()).hexdigest() if key == "latency_ms" else ""
+    predicted = hashlib.sha256(model_file(folder, key).read_bytes()).hexdigest() if is_latency(key) else ""
     return {
         "space": fingerprint(space),
         "predictor": predicted,

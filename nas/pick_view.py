@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nas.devices import is_latency
 from nas.profile_view import quantity
 from nas.report import candidate_as_json, cell, console, heading, limit_in_words, outline, plain_table
 from nas.storage.records import Run
@@ -11,25 +12,27 @@ from nas.storage.records import Run
 if TYPE_CHECKING:
     from nas.pick import Picked
 
-KEYS = ("accuracy", "latency_ms", "macs", "parameters", "bytes")
+COUNTED = ("macs", "parameters", "bytes")
 
 
 def print_pick(run: Run, picked: Picked) -> None:
     out = console()
     key, limit = picked.budget.key, picked.budget.max
-    unit = " ms" if key == "latency_ms" else ""
+    unit = " ms" if picked.is_predicted else ""
     what = "predicted" if picked.is_predicted else "counted"
     cost = f"{picked.cost:.3g}" if picked.is_predicted else quantity(picked.cost)
     budget = f"{limit:g}" if picked.is_predicted else quantity(limit)
     out.print(f"{run.name}: picked for {key} of at most {budget}{unit}; {what} {cost}{unit}", soft_wrap=True)
     table = plain_table("", "candidate")
-    for name in KEYS:
+    known = dict.fromkeys([*(one.key for one in run.objectives), *picked.candidate.values])
+    keys = ["accuracy", *filter(is_latency, known), *COUNTED]
+    for name in keys:
         table.add_column(heading(name, run.objectives), justify="right")
     table.add_column("architecture")
     rows = [("pick", picked.candidate)]
     rows += [("search", picked.searched)] if picked.searched else []
-    for name, one in rows:
-        table.add_row(name, one.key, *(cell(one, key) for key in KEYS), outline(one, run.unit))
+    for what, one in rows:
+        table.add_row(what, one.key, *(cell(one, name) for name in keys), outline(one, run.unit))
     out.print(table)
     for line in notes(run, picked):
         out.print(line, soft_wrap=True)

@@ -233,6 +233,7 @@ def test_the_bins_share_all_draws_and_are_named_by_their_costs():
         ("shift", "MACs"),
         ({"name": "shift", "cost": "bytes"}, "B"),
         ({"name": "sandwich", "of": {"name": "shift", "cost": "latency_ms"}}, "predicted ms"),
+        ({"name": "shift", "cost": "latency_ms@phone"}, "predicted ms"),
     ],
 )
 def test_bins_are_in_the_unit_of_the_cost_that_the_sampler_goes_by(sampler, unit):

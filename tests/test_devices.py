@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from nas import config, far
+from nas import config, far, library
 from nas.cli import main
 from nas.devices import Goals, anything_found, device_of, fronts, goals_of, goals_on, on
 from nas.goals import objectives_of
@@ -260,6 +260,33 @@ def limits_on(device: str) -> tuple[Constraint, ...]:
 def note(heard: list, tell, architecture, losses, violation=0.0) -> None:
     heard.append((architecture.key, losses, violation))
     tell(architecture, losses, violation)
+
+
+def test_a_person_with_an_evaluator_gets_a_search_and_a_front_for_each_device(tmp_path):
+    menu = library.CategoricalSpace({f"block {place}": [1, 2, 3] for place in range(6)})
+
+    def evaluate(architecture) -> dict[str, float]:
+        first, *rest = architecture.values()
+        return {"accuracy": float(first + sum(rest)), SERVER: float(first), PHONE: 1.0 + sum(rest)}
+
+    goals = {"accuracy": "maximize", SERVER: "minimize", PHONE: "minimize"}
+    more = {"searcher": "nsga2", "constraints": {PHONE: {"max": 12.0}}, "quiet": True}
+    together = library.search(menu, evaluate, goals, budget=40, **more)
+    apart = library.search(menu, evaluate, goals, budget=40, per_device=True, **more)
+    stopped = {"store": tmp_path / "nas.db", "per_device": True}
+    library.search(menu, evaluate, goals, budget=23, **stopped, **more)
+    again = library.search(menu, evaluate, goals, budget=40, **stopped, **more)
+
+    proposed = [[one.key for one in found.candidates] for found in (together, apart, again)]
+    assert proposed[0] != proposed[1] == proposed[2]
+    assert apart.fronts.keys() == together.fronts.keys() == {"server", "phone"}
+    on_server = [one for one in apart.objectives if one.key != PHONE]
+    assert list(apart.fronts["server"].candidates) == front(apart.candidates, on_server, ())
+    assert apart.fronts["phone"].knee.values[PHONE] <= 12
+    with pytest.raises(
+        ValueError, match="per_device is True, but fewer than two devices are named; give each"
+    ):
+        library.search(menu, evaluate, {"accuracy": "maximize", PHONE: "minimize"}, per_device=True)
 
 
 # -- a whole run -------------------------------------------------------------------------------

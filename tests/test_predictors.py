@@ -24,7 +24,7 @@ from nas.data import load
 from nas.evaluation import space_of
 from nas.experiment import open_run, search_run, train_run, training_parts
 from nas.predictors import PREDICTORS, LatencyModel, LatencyPredictor, fit_latencies, fit_latency_model
-from nas.predictors.latency import FILE, Measurement, fit, goes_by_latency, measurer, predictor_for
+from nas.predictors.latency import FILE, Measurement, fit, latency_of, measurer, predictor_for
 from nas.predictors.learning import Learner, reading
 from nas.predictors.model import FLOOR
 from nas.predictors.regression import regress
@@ -508,24 +508,27 @@ def test_a_file_of_something_else_is_refused_in_one_line(measured, tmp_path, nam
 
 
 @pytest.mark.parametrize(
-    ("sampler", "needed"),
+    ("sampler", "key"),
     [
-        ("shift", False),
-        ({"name": "shift", "cost": "macs"}, False),
-        ({"name": "shift", "cost": "latency_ms"}, True),
-        ({"name": "sandwich", "of": {"name": "uniform_cost", "cost": "latency_ms"}, "randoms": 1}, True),
+        ("shift", None),
+        ({"name": "shift", "cost": "macs"}, None),
+        ({"name": "shift", "cost": "latency_ms"}, "latency_ms"),
+        (
+            {"name": "sandwich", "of": {"name": "uniform_cost", "cost": "latency_ms@phone"}, "randoms": 1},
+            "latency_ms@phone",
+        ),
         (
             {
                 "name": "progressive",
                 "of": {"name": "sandwich", "of": {"name": "shift", "cost": "latency_ms"}},
             },
-            True,
+            "latency_ms",
         ),
-        ({"name": "progressive", "phases": [{"at": 0.2, "open": "kernel"}]}, False),
+        ({"name": "progressive", "phases": [{"at": 0.2, "open": "kernel"}]}, None),
     ],
 )
-def test_a_sampler_at_any_depth_asks_for_latency(sampler, needed):
-    assert goes_by_latency(sampler) == needed
+def test_a_sampler_at_any_depth_asks_for_latency(sampler, key):
+    assert latency_of(sampler) == key
 
 
 @pytest.fixture(scope="module")

@@ -241,6 +241,7 @@ def test_only_attentive_pays_for_looks(given):
         ({"name": "uniform_cost", "cost": "mac"}, r"training\.sampler\.cost 'mac' is not known; did you mean macs\?"),
         ({"name": "uniform_cost", "cost": ["macs"]}, r"training\.sampler\.cost \['macs'\] is not known; "),
         ({"name": "uniform_cost", "cost": "latency_ms"}, r"training\.sampler: there is no prediction of latency_ms"),
+        ({"name": "shift", "cost": "latency_ms@pad"}, r"training\.sampler: there is no prediction of latency_ms@pad"),
         ({"name": "uniform_cost", "bins": 0}, r"training\.sampler\.bins is 0; it must be a whole number"),
         ({"name": "fair", "turns": 2}, r"training\.sampler\.turns is not known; Allowed: nothing"),
         ({"name": "attentive", "pick": "bestup"}, r"training\.sampler\.pick 'bestup' is not known; did you mean best"),
@@ -383,7 +384,7 @@ def test_fair_or_uniform_per_decision_is_far_from_uniform_over_cost(name):
 def test_uniform_over_cost_is_uniform_over_its_bins(cost):
     table = table_of("tiny")
     given = {"name": "uniform_cost", "cost": cost}
-    sampler = make_sampler(given, table.space, Costs(table, latency), STEPS)
+    sampler = make_sampler(given, table.space, Costs(table, {"latency_ms": latency}), STEPS)
 
     counts = share_of_bins(sampler.bins, drawn_by(sampler, 1000))
 
@@ -432,7 +433,7 @@ def test_one_cost_for_all_is_one_bin():
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_cost_that_is_no_number_is_refused_in_one_line(value):
     table = table_of("tiny")
-    costs = Costs(table, lambda vectors: np.where(vectors[:, 0] > 1, value, 1.0))
+    costs = Costs(table, {"latency_ms": lambda vectors: np.where(vectors[:, 0] > 1, value, 1.0)})
 
     with pytest.raises(
         ValueError, match=r"\Atraining\.sampler: some architectures have a cost that is not[^\n]*\Z"
@@ -589,7 +590,7 @@ def test_attentive_ranks_candidates_of_any_cost():
     table = table_of("tiny")
     given = {"name": "attentive", "cost": "latency_ms", "bins": 6}
 
-    sampler = make_sampler(given, table.space, Costs(table, latency), STEPS)
+    sampler = make_sampler(given, table.space, Costs(table, {"latency_ms": latency}), STEPS)
 
     assert len(set(drawn_by(sampler, 50))) > 40
     assert sampler.prior.sum() == pytest.approx(1)

@@ -49,7 +49,7 @@ def table() -> CostTable:
 
 @cache
 def first_made(settings: str) -> Shift:
-    return Shift(table().space, Costs(table(), latency), STEPS, **json.loads(settings))
+    return Shift(table().space, Costs(table(), {"latency_ms": latency}), STEPS, **json.loads(settings))
 
 
 def made(**settings) -> Shift:
@@ -419,7 +419,9 @@ def test_bins_may_be_cut_in_any_cost(cost):
 
     drawn = [sampler.plan(step, dice, no_look).architectures[0] for step in range(400)]
 
-    values = Costs(table(), latency).of(cost)(np.array([table().space.encode(one) for one in drawn]))
+    values = Costs(table(), {"latency_ms": latency}).of(cost)(
+        np.array([table().space.encode(one) for one in drawn])
+    )
     counts = np.bincount(sampler.bins.bin_of(values), minlength=len(sampler.bins))
     np.testing.assert_array_equal(counts, sampler.visits)
     assert counts.min() > 20

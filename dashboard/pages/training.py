@@ -12,7 +12,8 @@ from dash.development.base_component import Component
 from dashboard import figures
 from dashboard.pages import parts
 from dashboard.reader import Reader
-from nas.objectives import KEYS
+from nas.devices import is_latency
+from nas.objectives import measure_of
 from nas.storage.records import Run, TrainingPoint
 
 BINS = "cost bins"
@@ -83,9 +84,9 @@ def _unit(run: Run) -> str:
     sampler = json.loads(run.experiment).get("training", {}).get("sampler")
     while isinstance(sampler, Mapping):
         if cost := sampler.get("cost"):
-            return ("predicted " if cost == "latency_ms" else "") + KEYS[cost].objective.unit
+            return ("predicted " if is_latency(cost) else "") + measure_of(cost).objective.unit
         sampler = sampler.get("of")
-    return KEYS["macs"].objective.unit
+    return measure_of("macs").objective.unit
 
 
 def _signs(run: Run, points: Sequence[TrainingPoint]) -> list:

@@ -19,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.devices import TIMED, device_of, is_latency, on
 from nas.json_file import read_json, write_json
+from nas.objectives import measure_of
 from nas.predictors.learning import BUDGET, ENOUGH, Learner, reading
 from nas.predictors.model import Known, LatencyModel, Quality, Table, fit_latencies
 from nas.predictors.terms import terms_of
 from nas.storage.records import Latency
-from search_spaces import Architecture, CellSpace, SearchSpace
+from search_spaces import Architecture, NetworkSpace
 from supernets.cost import Costs, cost_table
 
 if TYPE_CHECKING:
     from nas.config import Experiment
 
-FILE = "latency_model.json"  # in a run's folder
+FILE = "latency_model.json"  # in a run's folder; of several devices `latency_model@tablet.json`
 FORMAT = 2  # of the file; earlier ones had none and held another model
 
 
@@ -98,7 +100,7 @@ class LatencyPredictor:
 
     @classmethod
     def load(
-        cls, path: Path, space: SearchSpace | CellSpace, device: Mapping[str, Any], begun: bool = False
+        cls, path: Path, space: NetworkSpace, device: Mapping[str, Any], begun: bool = False
     ) -> LatencyPredictor:
         """What `save` wrote, to the last bit.
 
@@ -111,7 +113,7 @@ class LatencyPredictor:
         """
         if not path.is_file():
             raise FileNotFoundError(
-                f"there is no {path.name} in {path.parent}, by which latency_ms is predicted; put it back there, or "
+                f"there is no {path.name} in {path.parent}, by which latency is predicted; put it back there, or "
                 "start over with `nas run --fresh`, which measures"
             )
         way_out = _way_out(begun)
@@ -148,7 +150,7 @@ class LatencyPredictor:
         return cls(device, model, measurements)
 
 
-def fingerprint(space: SearchSpace | CellSpace) -> str:
+def fingerprint(space: NetworkSpace) -> str:
     """What tells a space from others, in 16 letters."""
     return hashlib.sha256(space.to_json().encode()).hexdigest()[:16]
 
@@ -172,29 +174,39 @@ def _known(measurements: Sequence[Measurement]) -> Known:
 # -- where it is used --------------------------------------------------------------------------
 
 
-def goes_by_latency(sampler: object) -> bool:
-    """Whether a `training.sampler`, or one inside it, has the cost latency_ms."""
-    if isinstance(sampler, Mapping):
-        return sampler.get("cost") == "latency_ms" or any(map(goes_by_latency, sampler.values()))
-    return isinstance(sampler, list | tuple) and any(map(goes_by_latency, sampler))
+def model_file(folder: Path, key: str) -> Path:
+    """Where the model of a latency is kept in a run's folder, by its key: each device has one of its own."""
+    file = folder / FILE
+    return file.with_stem(on(file.stem, device_of(key)))
 
 
-def costs_for(experiment: Experiment, space: SearchSpace | CellSpace, folder: Path | None) -> Costs:
+def latency_of(sampler: object) -> str | None:
+    """The key of the latency that a `training.sampler`, or the one inside it, has for its cost; None if it has none."""
+    while isinstance(sampler, Mapping):
+        if is_latency(cost := sampler.get("cost")):
+            return cost
+        sampler = sampler.get("of")
+    return None
+
+
+def costs_for(experiment: Experiment, space: NetworkSpace, folder: Path | None) -> Costs:
     """The costs that an experiment's sampler can go by, the latency as the file in the run's folder predicts it.
 
     Raises:
         ValueError, FileNotFoundError: as `LatencyPredictor.load`, if the sampler needs it.
     """
-    table = cost_table(space)
-    if folder is None or not goes_by_latency(experiment.training.sampler):
+    table, key = cost_table(space), latency_of(experiment.training.sampler)
+    if folder is None or key is None:
         return Costs(table)
-    return Costs(table, LatencyPredictor.load(folder / FILE, space, experiment.device, begun=True))
+    path = model_file(folder, key)
+    return Costs(table, {key: LatencyPredictor.load(path, space, experiment.timed_on(key), begun=True)})
 
 
 def predictor_for(
     folder: Path,
     experiment: Experiment,
-    space: SearchSpace | CellSpace,
+    space: NetworkSpace,
+    key: str = TIMED,
     stop: Callable[[], bool] = lambda: False,
     begun: bool = False,
     trained: bool = False,
@@ -202,6 +214,7 @@ def predictor_for(
     """The predictor in a run's folder, or if there is none, one that is made now and kept there.
 
     Args:
+        key: of the latency: `latency_ms`, or that on one of several devices, `latency_ms@tablet`.
         begun: a training goes by it already, so a new one would not do.
         trained: one went by it, so a new one would not do either, but it must be of what measures here.
 
@@ -213,7 +226,7 @@ def predictor_for(
     """
     from nas.progress import track
 
-    path, device = folder / FILE, experiment.device
+    path, device = model_file(folder, key), experiment.timed_on(key)
     if begun or path.exists():
         predictor = LatencyPredictor.load(path, space, device, begun or trained)
         if not begun:
@@ -221,7 +234,7 @@ def predictor_for(
         return predictor
     learner, measurements = Learner(space, seed=experiment.training.seed), []
     measure = measurer(space, device)
-    with track("measuring latency", min(BUDGET, space.size)) as shown:
+    with track(f"measuring {measure_of(key).objective.name}", min(BUDGET, space.size)) as shown:
         while chosen := learner.ask(BUDGET, ENOUGH):
             for vector in chosen:
                 if stop():
@@ -257,9 +270,7 @@ def _check_here(path: Path, predictor: LatencyPredictor, trained: bool) -> None:
 # -- measuring ---------------------------------------------------------------------------------
 
 
-def measurer(
-    space: SearchSpace | CellSpace, device: Mapping[str, Any]
-) -> Callable[[Architecture], Measurement]:
+def measurer(space: NetworkSpace, device: Mapping[str, Any]) -> Callable[[Architecture], Measurement]:
     """What measures an architecture, untrained, on a device: its section of the experiment."""
     from nas.hardware import device as latency_device
     from nas.objectives.latency import fastest
@@ -277,7 +288,7 @@ def measurer(
 
 
 def fit(
-    space: SearchSpace | CellSpace, device: Mapping[str, Any], measurements: Sequence[Measurement]
+    space: NetworkSpace, device: Mapping[str, Any], measurements: Sequence[Measurement]
 ) -> LatencyPredictor:
     """The predictor of what was measured."""
     known = _known(measurements)
