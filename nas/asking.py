@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from nas.devices import Goals
@@ -91,8 +92,8 @@ class AskTell:
             ValueError: something that was asked is not told yet, or the loop is closed.
         """
         self._check_open()
-        if count < 1:
-            raise ValueError(f"asked for {count} architectures; ask for at least 1")
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"asked for {count!r} architectures; ask for an integer of at least 1")
         if self._waiting:
             raise ValueError(
                 f"{len(self._waiting)} of the last architectures are not told yet, the first is "

@@ -18,14 +18,14 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from nas.asking import AskTell
-from nas.devices import Goals
+from nas.devices import Goals, devices_in
 from nas.found import Found
 from nas.goals import constraints_of, focus_of, keys_of, objectives_of
 from nas.own_evaluator import Given, OwnEvaluator
 from nas.own_run import memory_of, own_run
 from nas.pool import HerePool, Pool
 from nas.progress import in_words, track
-from nas.search import PoolWhenNeeded, Search, SearchFailed, make_searcher
+from nas.search import PoolWhenNeeded, Search, SearchFailed, searcher_for
 from nas.search import search as carry_out
 from nas.storage.records import Candidate, Constraint, Objective
 from search_spaces import CategoricalSpace
@@ -62,6 +62,7 @@ def search(
     seconds: float | None = None,
     plateau: int | None = None,
     start_from: Sequence[Any] = (),
+    per_device: bool = False,
     store: str | os.PathLike | Store | None = None,
     name: str | None = None,
     extend: bool = False,
@@ -88,6 +89,8 @@ def search(
         seconds: of wall clock, all sittings together, after which it ends; what is being evaluated is ended first.
         plateau: so many candidates that raise the hypervolume by less than 0.1 % end it.
         start_from: architectures that are evaluated first, best ones of a search before.
+        per_device: of latencies on several devices, `latency_ms@phone`, a search for each in turns, by its own
+            objectives and limits and those of every device, instead of one for all. Each has a front, `Found.fronts`.
         store: a file or a database URL. There the run is kept, and the same call goes on where it was stopped.
             Without one, candidates are in memory only.
         name: of the run in the store; by default that of the space.
@@ -107,11 +110,17 @@ def search(
         WorkersFailed: workers die or cannot start.
     """
     _check(space, evaluate, workers, gpus_per_worker, ray, timeout)
-    settings = Search(budget=budget, searcher=searcher, seed=seed, seconds=seconds, plateau=plateau)
+    settings = Search(budget, searcher, seed, seconds, plateau, per_device=per_device)
     goals, limits = objectives_of(objectives), constraints_of(constraints)
     region, start = focus_of(focus, goals), _architectures(space, start_from)
-    strategy = make_searcher(settings, space, len(goals))
-    run = own_run(name, space, _name(evaluate), settings, Goals(goals, limits, region), start)
+    asked = Goals(goals, limits, region)
+    if per_device and len(devices_in(keys_of(goals, limits))) < 2:
+        raise ValueError(
+            "per_device is True, but fewer than two devices are named; give each a latency of its own, such as "
+            '{"accuracy": "maximize", "latency_ms@server": "minimize", "latency_ms@phone": "minimize"}'
+        )
+    strategy = searcher_for(settings, space, asked)
+    run = own_run(name, space, _name(evaluate), settings, asked, start)
     evaluator = OwnEvaluator(evaluate, keys_of(goals, limits))
     with ExitStack() as used:
         pool = PoolWhenNeeded(
@@ -159,6 +168,11 @@ def _check(
         raise ValueError(f'space is {space!r}; make one with CategoricalSpace({{"kernel": [3, 5, 7]}})')
     if not callable(evaluate):
         raise ValueError(f"evaluate is {evaluate!r}; it must be a function of an architecture")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int)):
+        raise ValueError(f"workers is {workers!r}; it must be an integer of at least 1")
+    for argument, value in (("timeout", timeout), ("gpus_per_worker", gpus_per_worker)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{argument} is {value!r}; it must be a number")
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout is {timeout!r}; it must be above 0 seconds")
     if workers is None and (gpus_per_worker or ray is not None):

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from nas.storage.records import Candidate
+from search_spaces import architecture_from_json
 from search_spaces.strict import unknown
+
+LONGEST = 500  # characters of an error
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +35,17 @@ class OwnEvaluator:
     keys: tuple[str, ...]
 
     def __call__(self, architecture: Any) -> Candidate:
-        """The candidate; with an error if the function raises, or returns what is not asked for."""
+        """The candidate; with an error if the function raises, exits, or returns what is not asked for. It gets an
+        architecture of its own, so whatever it does to that is its own too."""
         begun = time.perf_counter()
         candidate = Candidate(architecture.key, architecture.to_json())
         try:
-            values, intervals = checked(self.evaluate(architecture), self.keys)
+            own = architecture_from_json(candidate.architecture)
+            values, intervals = checked(self.evaluate(own), self.keys)
             candidate = replace(candidate, values=values, intervals=intervals)
-        except Exception as error:  # a candidate that fails must not end the search
+        except (Exception, SystemExit) as error:  # a candidate that fails must not end the search
             log.info("candidate %s failed", candidate.key, exc_info=True)
-            reason = " ".join(str(error).split()) or "no message"
-            candidate = replace(candidate, error=f"{type(error).__name__}: {reason}")
+            candidate = replace(candidate, error=_in_a_line(error))
         return replace(candidate, seconds=time.perf_counter() - begun)
 
 
@@ -72,6 +76,16 @@ def checked(
             raise ValueError(f"{said}; an uncertain value is (low, value, high), in ascending order")
         values[key], intervals[key] = ends[1], (ends[0], ends[2])
     return values, intervals
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What was raised, in text that any store can hold."""
+    try:
+        text = str(error)
+    except Exception:  # even that is a stranger's code
+        text = "its message cannot be shown"
+    line = " ".join(text.split()) or "no message"
+    return f"{type(error).__name__}: {line}"[:LONGEST].replace("\0", "�").encode(errors="replace").decode()
 
 
 def _number(value: Any, said: str) -> float:

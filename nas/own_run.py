@@ -93,6 +93,8 @@ def memory_of(
     from nas.storage.store import Store
 
     run_name(run.name)
+    if not isinstance(store, str | os.PathLike | Store):
+        raise ValueError(f'store is {store!r}; give a file such as "nas.db", or the URL of a database')
     with (
         nullcontext(store) if isinstance(store, Store) else Store(_url(os.fspath(store))) as kept,
         lock(_folder(kept.url), run.name, "wait for it, or give this one another name"),

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Protocol
 
-from nas.devices import Goals
+from nas.devices import Goals, devices_in, goals_on
 from nas.pool import Pool
 from nas.stopping import EXHAUSTED, GROWTH, LATE, SPENT, Clock, growth, plateau_in_words
 from nas.storage.records import Candidate, Constraint, Leg, Objective
@@ -38,6 +39,8 @@ class Search:
     per_device: bool = False  # a search for each device, in turns, instead of one for all objectives
 
     def __post_init__(self) -> None:
+        for name in ("budget", "seed"):
+            object.__setattr__(self, name, _integer(f"search.{name}", getattr(self, name)))
         if self.budget < 1:
             raise ValueError(f"search.budget is {self.budget}; it must be at least 1")
         if not 0 <= self.seed < 2**63:
@@ -67,6 +70,12 @@ class Search:
                 f"search.start_from.architectures is {count!r}; it must be an integer of at least 1"
             )
         return run, count
+
+
+def _integer(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{where} is {value!r}; it must be an integer")
+    return int(value)  # of numpy's integers too, which no JSON holds
 
 
 class Searcher(Protocol):
@@ -114,7 +123,12 @@ def make_searcher(settings: Search, space: SearchSpace, objectives: int) -> Sear
 
     from nas.searchers import SEARCHERS
 
-    named = {"name": settings.searcher} if isinstance(settings.searcher, str) else dict(settings.searcher)
+    given = settings.searcher
+    if not isinstance(given, str | Mapping):
+        raise ValueError(
+            f"search.searcher is {given!r}; write a name, or for example {{name: nsga2, population: 16}}"
+        )
+    named = {"name": given} if isinstance(given, str) else dict(given)
     if "name" not in named:
         raise ValueError("search.searcher has no name; write for example {name: nsga2, population: 16}")
     name = named.pop("name")
@@ -126,6 +140,22 @@ def make_searcher(settings: Search, space: SearchSpace, objectives: int) -> Sear
 
 
 _GIVEN = ("space", "objectives", "seed")
+
+
+def searcher_for(settings: Search, space: SearchSpace, goals: Goals) -> Searcher | Turns:
+    """The searcher of these goals; where each device has a search of its own, one for each, with other seeds.
+
+    Raises:
+        ValueError: as `make_searcher`.
+    """
+    if not settings.per_device:
+        return make_searcher(settings, space, len(goals.objectives))
+    parts = []
+    for place, device in enumerate(devices_in(one.key for one in (*goals.objectives, *goals.constraints))):
+        own = goals_on(device, goals)
+        seeded = replace(settings, seed=(settings.seed + place) % 2**63)
+        parts.append((make_searcher(seeded, space, len(own.objectives)), own))
+    return Turns(parts)
 
 
 def search(

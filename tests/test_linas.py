@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from nas.pareto import hypervolume
+from nas.rank_statistics import tau
 from nas.search import Search, make_searcher
 from nas.searchers.age_moea import curvature, intercepts
 from nas.searchers.linas import Goal
 from nas.searchers.moves import Moves
 from nas.searchers.ranks import ranks
 from nas.searchers.rounds import Told
-from nas.searchers.surrogate import Features, Scale, fit_pairs, fit_product
+from nas.searchers.surrogate import Features, RankScale, Scale, Surrogate, fit_pairs, fit_product
 from search_spaces.categorical import CategoricalSpace
 from tests.synthetic import space
 
@@ -229,6 +230,50 @@ def test_losses_come_back_from_their_scale():
         np.testing.assert_allclose(scale.back(scale.there(losses))[there], losses[there])
     assert Scale.of(np.geomspace(1, 1000, 30)).logarithm
     assert not Scale.of(np.linspace(1, 9, 30)).logarithm
+
+
+@pytest.mark.parametrize("losses", [np.geomspace(1, 1000, 30), np.repeat([3.0, 1.0, 2.0], 5), np.ones(7)])
+def test_losses_come_back_from_their_ranks_and_go_on_beyond_them(losses):
+    scale = RankScale.of(losses)
+
+    np.testing.assert_allclose(scale.back(scale.there(losses)), losses)
+    assert (np.argsort(scale.there(np.unique(losses))) == np.arange(len(np.unique(losses)))).all()
+    if np.ptp(losses):
+        assert scale.back(np.array([-9.0])) < losses.min() and scale.back(np.array([9.0])) > losses.max()
+
+
+def test_good_ones_are_told_apart_where_bad_ones_span_the_range():
+    random = np.random.default_rng(0)
+    rows = np.unique(Moves(NAMES).draw(400, random), axis=0)
+    random.shuffle(rows)
+    worth = -true_losses(rows)[:, 0]
+    losses = (
+        5 + np.exp(-worth / 2) + 80 * (rows[:, :2] == 1).all(axis=1)
+    )  # some of them are not trained at all
+    best = np.argsort(losses[200:])[:60]
+
+    chosen, plain = Surrogate(Features(NAMES)), Surrogate(Features(NAMES))
+    chosen.fit(rows[:200], losses[:200])
+    plain.fit(rows[:200], losses[:200], Scale.of(losses[:200]))
+
+    assert isinstance(chosen.scale, RankScale)
+    reached, before = (tau(one.mean(rows[200:])[best], losses[200:][best]) for one in (chosen, plain))
+    assert reached > before + 0.1
+
+
+def test_what_is_not_predicted_is_an_architectures_own_or_noise():
+    random, surrogate = np.random.default_rng(0), Surrogate(Features(NAMES))
+    rows = np.unique(Moves(NAMES).draw(150, random), axis=0)
+    losses = true_losses(rows)[:, 1] + random.normal(size=len(rows))
+    surrogate.fit(rows, losses, Scale.plain(losses))
+    some, nothing = rows[:20], np.zeros((2000, 20))
+
+    normal, rest = random.standard_normal((2, 2000, 20))
+    noise, own = (surrogate.draws(some, normal, one).std(axis=0) for one in (nothing, rest))
+
+    np.testing.assert_allclose(
+        own**2 - noise**2, surrogate.fitted.process.noise * losses.std() ** 2, rtol=0.3
+    )
 
 
 @pytest.mark.parametrize("among", [NAMES, space()], ids=["categorical", "stages"])

@@ -13,9 +13,24 @@ from nas.storage.store import Store
 from tests.own_search import evaluate, found_by, keys, raising, run_script
 
 
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raises(error: BaseException):
+    def function(architecture):
+        raise error
+
+    return function
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
+        (raises(SystemExit(3)), "SystemExit: 3"),
+        (raises(Hostile()), "Hostile: its message cannot be shown"),
+        (raises(ValueError("caf\udce9\0\n" + "e" * 1000)), "ValueError: caf?� eee"),
         (raising, "KeyError: 'kernel'"),
         (lambda a: 1 / 0, "ZeroDivisionError: division by zero"),
         (
@@ -59,6 +74,18 @@ def test_what_an_evaluator_does_wrong_is_the_error_of_a_candidate(function, said
     for one in found.candidates:
         assert (one.error is not None) == (found.architecture(one)["a"] == 2)
         assert one.error is None or (said in one.error and "\n" not in one.error and not one.values)
+        assert one.error is None or (len(one.error) <= 500 and one.error.encode())  # as a store holds it
+
+
+def test_what_an_evaluator_does_to_its_architecture_changes_no_candidate():
+    def hostile(architecture):
+        values = evaluate(architecture)
+        architecture.__dict__.clear()
+        return values
+
+    assert [(one.key, one.architecture, one.values) for one in found_by(function=hostile).candidates] == [
+        (one.key, one.architecture, one.values) for one in found_by().candidates
+    ]
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.int64(3), np.array(0.5), 2**60])
@@ -125,6 +152,12 @@ def test_ten_failures_in_a_row_end_the_search_with_the_last_reason_and_keep_the_
         ({"constraints": {"latency_ms": {"min": 3, "max": 2}}}, "min 3 is above max 2"),
         ({"searcher": "nsga22"}, "search.searcher 'nsga22' is not known; did you mean nsga2?"),
         ({"budget": 0}, "search.budget is 0"),
+        ({"budget": "50"}, "search.budget is '50'; it must be an integer"),
+        ({"seed": 1.5}, "search.seed is 1.5; it must be an integer"),
+        ({"searcher": None}, "search.searcher is None; write a name"),
+        ({"workers": 2.5}, "workers is 2.5; it must be an integer"),
+        ({"workers": 1, "timeout": "5"}, "timeout is '5'; it must be a number"),
+        ({"store": 5}, "store is 5; give a file"),
         ({"seconds": 0}, "search.seconds is 0; it must be above 0"),
         ({"seconds": "60"}, "search.seconds is '60'; it must be above 0"),
         ({"plateau": 2.5}, "search.plateau is 2.5; it must be at least 1 candidate"),

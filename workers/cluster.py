@@ -102,7 +102,7 @@ def connect(address: str | None, workers: int, gpus_per_worker: float = 0.0) -> 
     try:
         with _undisturbed():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises plain ones too, such as that a node timed out
         raise WorkersFailed(f"Ray does not start: {' '.join(str(error).split())}") from error
     cluster = Cluster(workers, gpus_per_worker, joined=address is not None)
     try:

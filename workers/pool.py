@@ -108,7 +108,10 @@ def _itself(evaluator: OwnEvaluator) -> OwnEvaluator:
 
 
 def _evaluate(evaluator: OwnEvaluator, architecture: Architecture) -> Candidate:
-    return evaluator(architecture)
+    try:
+        return evaluator(architecture)
+    except KeyboardInterrupt:  # its own doing: a person's Ctrl-C ends the process that asks
+        return failed_candidate(architecture, "KeyboardInterrupt: raised by evaluate")
 
 
 def prepare_bench(experiment: str, supernet_file: str, fingerprint: str):

@@ -9,7 +9,9 @@ by the expected improvement of the hypervolume, as the mean over random scalaris
 
 (D. Golovin and Q. Zhang, "Random Hypervolume Scalarizations for Provable Multi-Objective Black Box Optimization",
 ICML 2020, lemma 5), over joint draws from the posterior at new and at measured architectures alike: so a
-measurement that was lucky by its noise is not taken for the front.
+measurement that was lucky by its noise is not taken for the front. Nobody can tell noise from what is an
+architecture's own and just not predicted, as in a table in which each has its fixed values; so in a quarter of the
+draws it is that: measured ones are what was measured, and others may be as lucky.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ GENERATIONS, LITTER = 5, 400  # of the search on predictions
 DIRECTIONS = 64  # scalarisations in the search on predictions
 FINALISTS, DRAWS = 200, 192  # among which a batch is chosen
 WIDE = 0.25  # share of scalarisations that see beyond the ends of the front: what is there is not known yet
+OWN = 0.25  # share of scalarisations in which what is not predicted is an architecture's own, not noise
 CENSORED = 3  # fits of how far the constraints are from being broken
 LEAST_MARGIN = -0.05  # what keeps them, in the median violation of what does not
 EXAMPLES = 6  # below so many successes there is nothing to predict from
@@ -129,7 +132,9 @@ class LINAS(Rounds):
         random, front = self.random, self.elite.rows
         directions = goal.directions(DIRECTIONS, random)
         normal = random.standard_normal((DIRECTIONS, self.objectives + 1))
-        base = self._values(self._optimistic(front, 0 * normal), goal, directions).max(axis=1)
+        own = random.random(DIRECTIONS) < OWN
+        known = self._measured_where(own, self._optimistic(front, 0 * normal, own))
+        base = self._values(known, goal, directions).max(axis=1)
         parents, seen = front, {}
         pool = [self._children(front, LITTER), self.moves.draw(LITTER // 2, random)]
         for _ in range(GENERATIONS):
@@ -137,7 +142,7 @@ class LINAS(Rounds):
             rows = rows[[number for number, row in enumerate(rows) if row.tobytes() not in seen]]
             if not len(rows):
                 break
-            gains = self._values(self._optimistic(rows, normal), goal, directions) - base[:, None]
+            gains = self._values(self._optimistic(rows, normal, own), goal, directions) - base[:, None]
             for row, gain in zip(rows, np.maximum(gains, 0).mean(axis=0), strict=True):
                 seen[row.tobytes()] = gain, row
             leaders = rows[np.unique(np.argsort(-gains, axis=1)[:, :2])]
@@ -152,19 +157,31 @@ class LINAS(Rounds):
         crossed = self.moves.cross(mothers, fathers, self.random)
         return np.concatenate([self.moves.mutate(mothers, self.random), crossed])
 
-    def _optimistic(self, rows: np.ndarray, normal: np.ndarray) -> list[np.ndarray]:
+    def _optimistic(self, rows: np.ndarray, normal: np.ndarray, own: np.ndarray) -> list[np.ndarray]:
         """What each may be at so many deviations from its mean, (directions, n) for each objective, and how far
         the constraints are from being broken."""
-        return [one.away(rows, normal[:, number]) for number, one in enumerate(self._surrogates)]
+        return [one.away(rows, normal[:, number], own) for number, one in enumerate(self._surrogates)]
+
+    def _measured_where(self, own: np.ndarray, predicted: list[np.ndarray]) -> list[np.ndarray]:
+        """Of the elite what was measured, in the scalarisations in which that is its own, and else what is
+        predicted: (directions, n) for each objective, and for the constraints."""
+        measured = [*self.elite.losses.T, np.where(self.elite.violations > 0, 1.0, -1.0)]
+        pairs = zip(measured, predicted, strict=False)  # nothing is predicted of constraints that all keep
+        return [np.where(own[:, None], *pair) for pair in pairs]
 
     def _batch(self, rows: np.ndarray, goal: Goal, count: int) -> np.ndarray:
         """Those that together raise the hypervolume most, one after the other, over draws from the posterior."""
         if not len(rows):
             return rows
-        both = np.concatenate([rows, self.elite.rows])
-        drawn = [one.draws(both, self.random.standard_normal((DRAWS, len(both)))) for one in self._surrogates]
-        values = self._values(drawn, goal, goal.directions(DRAWS, self.random))
-        candidates, base = values[:, : len(rows)], values[:, len(rows) :].max(axis=1)
+        both, directions = np.concatenate([rows, self.elite.rows]), goal.directions(DRAWS, self.random)
+        own, shape = self.random.random(DRAWS) < OWN, (DRAWS, len(both))
+        drawn = []
+        for one in self._surrogates:
+            normal, rest = self.random.standard_normal((2, *shape))
+            drawn.append(one.draws(both, normal, own[:, None] * rest))
+        candidates = self._values([one[:, : len(rows)] for one in drawn], goal, directions)
+        known = self._measured_where(own, [one[:, len(rows) :] for one in drawn])
+        base = self._values(known, goal, directions).max(axis=1)
         chosen: list[int] = []
         for _ in range(min(count, len(rows))):
             gains = np.maximum(candidates - base[:, None], 0).mean(axis=0)

@@ -6,6 +6,9 @@ weight for each decision and one more for the distance of numbers (Rasmussen and
 for Machine Learning", 2006, sections 2.2, 5.1 and 5.4.2); and ridge regression on single decisions and their
 pairs, as a process with a polynomial kernel. In both the noise of measurements is fitted.
 
+Losses are predicted as they are, in logarithms, or as normal scores of their ranks, which tell good ones apart where
+bad ones span most of the range; ridge regression decides, by the same τ.
+
 Where something predicts an objective already, such as a latency model, both are also fitted to what that leaves over,
 and the best of the four is taken: so a bias is learned, and what misleads is left aside.
 """
@@ -22,6 +25,7 @@ from search_spaces import SearchSpace
 
 STEPS = 15  # of the optimiser of the weights
 LEAST_NOISE = 1e-4  # in variances of what is predicted
+BEYOND = 2.0  # by so much the scores of ranks go beyond those of what was measured
 FAR = 4.0  # interquartile ranges above the median beyond which bad values are cut off
 SMALL = 0.1  # of the least measured: below it, what is said of what was not measured is cut off
 
@@ -232,9 +236,7 @@ class Scale:
 
     @classmethod
     def of(cls, losses: np.ndarray) -> Scale:
-        low, median, high = np.percentile(losses, [25, 50, 75])
-        span = max(high - low, 0.1 * (losses.max() - low))
-        most = float(max(median + FAR * span, high))
+        most = _most(losses)
         cut = np.minimum(losses, most)
         logarithm = bool(cut.min() > 0 and abs(_skewness(np.log(cut))) < abs(_skewness(cut)))
         least = SMALL * float(cut.min()) if logarithm else -np.inf
@@ -248,6 +250,44 @@ class Scale:
     def back(self, values: np.ndarray) -> np.ndarray:
         values = self.centre + self.spread * np.clip(values, -20, 20)
         return np.exp(values) if self.logarithm else values
+
+
+@dataclass(frozen=True)
+class RankScale:
+    """How losses are turned into normal scores of their ranks (B. L. van der Waerden, Indagationes Mathematicae 14,
+    1952): straight between what was measured, and beyond as steep as from there to a tenth of it."""
+
+    losses: np.ndarray  # different ones in ascending order, with one beyond each end
+    scores: np.ndarray  # of these
+    most: float
+
+    @classmethod
+    def of(cls, losses: np.ndarray) -> RankScale:
+        from scipy.special import ndtri
+
+        different, counts = np.unique(losses, return_counts=True)
+        points = np.stack([different, ndtri((np.cumsum(counts) - counts / 2) / len(losses))], axis=1)
+        tenth = min(max(len(points) // 10, 1), len(points) - 1)
+        low, high = _beyond(points[0], points[tenth]), _beyond(points[-1], points[-1 - tenth])
+        return cls(*np.concatenate([[low], points, [high]]).T, most=_most(losses))
+
+    def there(self, losses: np.ndarray) -> np.ndarray:
+        return np.interp(losses, self.losses, self.scores)
+
+    def back(self, values: np.ndarray) -> np.ndarray:
+        return np.interp(values, self.scores, self.losses)
+
+
+def _beyond(end: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The loss and score further on, on the line through those of two losses."""
+    return end + BEYOND * (end - inner) / max(abs(end[1] - inner[1]), 1e-12)
+
+
+def _most(losses: np.ndarray) -> float:
+    """Above which a loss is bad enough."""
+    low, median, high = np.percentile(losses, [25, 50, 75])
+    span = max(high - low, 0.1 * (losses.max() - low))
+    return float(max(median + FAR * span, high))
 
 
 def _skewness(values: np.ndarray) -> float:
@@ -268,26 +308,40 @@ class Surrogate:
         self.logs: dict[bool, np.ndarray] = {}
 
     def fit(self, rows: np.ndarray, losses: np.ndarray, scale: Scale | None = None) -> None:
-        self.scale = scale or Scale.of(losses)
+        self.scale = scale or self._scale(rows, losses)
         targets = self.scale.there(losses)
         fits = self._fits(rows, targets, based=False)
         if self.known is not None:
             fits += self._fits(rows, targets, based=True)
         self.fitted = max(fits, key=lambda one: tau(one.left_out, targets) or 0.0)
 
+    def _scale(self, rows: np.ndarray, losses: np.ndarray) -> Scale | RankScale:
+        """The one on which those left out are ranked better."""
+        features = self.features(rows)
+
+        def agreement(scale: Scale | RankScale) -> float:
+            fitted = fit_pairs(features, scale.there(losses), self.features.decisions)
+            return tau(fitted.left_out, losses) or 0.0
+
+        return max((Scale.of(losses), RankScale.of(losses)), key=agreement)
+
     def mean(self, rows: np.ndarray) -> np.ndarray:
         """What is expected of rows, (n,) losses."""
         base, process = self._base(rows), self.fitted.process
         return self.scale.back(base + self.fitted.unit * process.mean(self.features(rows)))
 
-    def away(self, rows: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-        """What rows are at so many deviations from their mean, (k,): (k, n) losses."""
+    def away(self, rows: np.ndarray, deviations: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """What rows are at so many deviations from their mean, (k,): (k, n) losses; `own`, (k,), says where what other
+        rows do not explain is theirs, and not noise."""
         mean, deviation = self.fitted.process.mean_and_deviation(self.features(rows))
+        deviation = np.sqrt(deviation**2 + own[:, None] * self.fitted.process.noise)
         return self.scale.back(self._base(rows) + self.fitted.unit * (mean + deviations[:, None] * deviation))
 
-    def draws(self, rows: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        """(draws, n) losses from the joint posterior; normal as of `Process.draws`."""
-        drawn = self.fitted.process.draws(self.features(rows), normal)
+    def draws(self, rows: np.ndarray, normal: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(draws, n) losses from the joint posterior; normal as of `Process.draws`, and `rest` likewise for what other
+        rows do not explain, 0 where that is noise."""
+        process = self.fitted.process
+        drawn = process.draws(self.features(rows), normal) + np.sqrt(process.noise) * rest
         return self.scale.back(self._base(rows) + self.fitted.unit * drawn)
 
     def _fits(self, rows: np.ndarray, targets: np.ndarray, based: bool) -> list[Fitted]:
