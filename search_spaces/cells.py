@@ -29,7 +29,7 @@ import numpy as np
 
 from search_spaces.parts import Stem, tuples
 from search_spaces.space import SearchSpace
-from search_spaces.vectors import Decision, get, put
+from search_spaces.vectors import Decision, check_vector, get, put
 
 KINDS = ("normal", "reduction")
 INPUTS = 2  # of a cell: the outputs of the two cells before it
@@ -330,11 +330,7 @@ class CellSpace:
         Raises:
             ValueError: wrong length, or a number above the count of the decision's options.
         """
-        if len(vector) != len(self.decisions):
-            raise ValueError(f"a vector of {self.name} has {len(self.decisions)} places, not {len(vector)}")
-        for value, decision in zip(vector, self.decisions, strict=True):
-            if not 0 <= value <= len(decision.options):
-                raise ValueError(f"{decision.name} has options 1 to {len(decision.options)}, not {value}")
+        check_vector(self.name, self.decisions, vector)
         _, resolution, blocks = self._layout
 
         def block(kind: str, number: int) -> CellBlock:

@@ -30,7 +30,7 @@ import numpy as np
 from search_spaces.cells import CellSpace
 from search_spaces.parts import Stem, tuples
 from search_spaces.space import SearchSpace
-from search_spaces.vectors import Decision, get, put
+from search_spaces.vectors import Decision, check_vector, get, put
 
 OPERATORS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")  # by what they compute
 
@@ -201,11 +201,7 @@ class EdgeCellSpace:
         Raises:
             ValueError: wrong length, or a number above the count of the decision's options.
         """
-        if len(vector) != len(self.decisions):
-            raise ValueError(f"a vector of {self.name} has {len(self.decisions)} places, not {len(vector)}")
-        for value, decision in zip(vector, self.decisions, strict=True):
-            if not 0 <= value <= len(decision.options):
-                raise ValueError(f"{decision.name} has options 1 to {len(decision.options)}, not {value}")
+        check_vector(self.name, self.decisions, vector)
         if self.found:
             return EdgeCellArchitecture(self.resolution, self.found)
         places = range(len(self.edges)) if self.decisions else [None] * len(self.edges)

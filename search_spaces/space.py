@@ -22,6 +22,7 @@ from search_spaces.vectors import (
     Decision,
     Layout,
     can_share_columns,
+    check_vector,
     choice_column,
     clear_absent,
     get,
@@ -173,11 +174,7 @@ class SearchSpace:
         Raises:
             ValueError: wrong length, or a number above the count of the decision's options.
         """
-        if len(vector) != len(self.decisions):
-            raise ValueError(f"a vector of {self.name} has {len(self.decisions)} places, not {len(vector)}")
-        for value, decision in zip(vector, self.decisions, strict=True):
-            if not 0 <= value <= len(decision.options):
-                raise ValueError(f"{decision.name} has options 1 to {len(decision.options)}, not {value}")
+        check_vector(self.name, self.decisions, vector)
         places, stages = self._layout, []
         for s, stage in enumerate(self.stages):
             width, depth = places.stages[s]

@@ -26,6 +26,18 @@ class Decision:
     options: tuple[Value, ...]
 
 
+def check_vector(name: str, decisions: Sequence[Decision], vector: Sequence[int]) -> None:
+    """
+    Raises:
+        ValueError: it has another length, or a number above the count of a decision's options.
+    """
+    if len(vector) != len(decisions):
+        raise ValueError(f"a vector of {name} has {len(decisions)} places, not {len(vector)}")
+    for value, decision in zip(vector, decisions, strict=True):
+        if not 0 <= value <= len(decision.options):
+            raise ValueError(f"{decision.name} has options 1 to {len(decision.options)}, not {value}")
+
+
 @dataclass(frozen=True)
 class BlockPlaces:
     """Where a block's decisions stand in the vector; None where there is nothing to decide."""
