@@ -77,17 +77,48 @@ def export(args: argparse.Namespace) -> int:
     from nas.export.pick import pick
     from nas.storage.store import Store
 
+    _check_alone(args)
     with Store(args.store, create=False) as store:
         found = store.run(args.run)
         candidate = pick(store, found, args.candidate, args.best, args.max, args.device)
         experiment, splits = _loaded(found, args.data_dir)
-        folder = Path(args.output or Path(found.folder) / "exports" / candidate.key)
-        _, card = write(found, candidate, store, folder, experiment, splits)
+        name = f"{candidate.key}-alone" if args.alone else candidate.key
+        folder = Path(args.output or Path(found.folder) / "exports" / name)
+        if not args.alone:
+            _, card = write(found, candidate, store, folder, experiment, splits)
+        elif (card := _exported_alone(args, found, candidate, store, folder, experiment, splits)) is None:
+            return _interrupted(args)
     if args.json:
         _print_json({"folder": str(folder), "card": card})
         return OK
     _print_export(folder, card)
     return OK
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Refuse what is about a training alone where there is none, or makes no sense."""
+    given = [flag for flag, value in (("--epochs", args.epochs), ("--seed", args.seed)) if value is not None]
+    if given and not args.alone:
+        raise ValueError(f"{' and '.join(given)} is about a training alone; give --alone too")
+    if args.epochs is not None and not 0 < args.epochs <= 1e6:
+        raise ValueError(f"--epochs is {args.epochs:g}; it must be above 0 and at most a million")
+    if args.seed is not None and not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed is {args.seed}; it must be 0 or more, and below 2^63")
+
+
+def _exported_alone(args: argparse.Namespace, *what) -> dict | None:
+    """The card of a candidate that is trained alone first; None if it was interrupted."""
+    from nas.export.alone import trained_alone
+    from nas.export.checkpoint import check_free
+    from nas.export.checkpoint import export as write
+
+    found, candidate, _, folder, experiment, splits = what
+    check_free(folder)
+    with (
+        _stopping() as stop,
+        trained_alone(found, candidate, experiment, splits, args.epochs, args.seed or 0, stop) as alone,
+    ):
+        return write(*what, alone)[1] if alone else None
 
 
 def pick(args: argparse.Namespace) -> int:
@@ -467,10 +498,10 @@ def _carry_out(args: argparse.Namespace, opened, stop: Callable[[], bool], train
     from nas.experiment import search_run, train_run
     from nas.report import front_as_json, print_front
 
-    with _workers(args, opened.experiment if search else None) as (trainer, make_pool):
+    with _workers(args, opened.experiment if search else None) as (trainer, make_pool, trials):
         if train and not train_run(opened, stop, trainer):
             return _interrupted(args)
-        if search and not search_run(opened, stop, make_pool):
+        if search and not search_run(opened, stop, make_pool, trials=trials):
             return _interrupted(args)
     if not search:
         trained = {"run": opened.run.name, "supernet": str(opened.supernet_file)}
@@ -527,16 +558,18 @@ def _workers(args: argparse.Namespace, searched=None) -> Iterator[tuple]:
                 from nas.experiment import check_near
 
                 check_near(searched)
-            yield None, None
+            yield None, None, None
             return
         if searched is not None and searched.far:
             from workers.far import check_far
 
             check_far(searched)
-        from workers.pool import pool_on_workers  # now: what imports Ray fixes its settings
+        # now: what imports Ray fixes its settings
+        from workers.pool import pool_on_workers, trials_on_workers
         from workers.training import trainer_on_workers
 
-        yield trainer_on_workers(cluster), pool_on_workers(cluster)
+        trials = trials_on_workers(cluster), args.workers
+        yield trainer_on_workers(cluster), pool_on_workers(cluster), trials
 
 
 @contextmanager
@@ -646,6 +679,14 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", metavar="DIR", help="folder to write (default: in the run's, by key)")
     command.add_argument("--data-dir", metavar="DIR", help="where the images are now")
+    command.add_argument(
+        "--alone",
+        action="store_true",
+        help="train it alone from the start, with the run's recipe, instead of with the supernet's weights; "
+        "stopped, the same command goes on",
+    )
+    command.add_argument("--epochs", type=float, metavar="E", help="of --alone (default: as the supernet's)")
+    command.add_argument("--seed", type=int, metavar="S", help="of --alone (default: 0)")
 
     command = _add(commands, pick)
     command.add_argument("run", help="name of the run, its supernet trained")

@@ -32,6 +32,7 @@ from typing import Any
 from nas.data import Data
 from nas.devices import TIMED, Goals, device_of, devices_in, is_latency, on
 from nas.hardware.settings import Settings
+from nas.landmarks import Landmarks
 from nas.objectives import KEYS, OBJECTIVES, measure_of
 from nas.search import Search
 from nas.storage.records import Constraint, Objective
@@ -40,8 +41,15 @@ from search_spaces.strict import check_keys, parse_yaml, read_yaml, unknown
 from supernets.recipe import Training
 
 _GOALS = ("objectives", "constraints", "focus")
-_KEYS = ("name", "data", "space", "training", "search", *_GOALS, "device", "devices")
-_SECTIONS = {"data": Data, "training": Training, "search": Search, "device": Settings}
+_KEYS = ("name", "data", "space", "training", "search", *_GOALS, "device", "devices", "landmarks")
+_SECTIONS = {
+    "data": Data,
+    "training": Training,
+    "search": Search,
+    "device": Settings,
+    "landmarks": Landmarks,
+}
+PERCENT = ("accuracy", "predicted_accuracy")  # keys that people write as shares by mistake
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _QUANTITY = re.compile(r"([0-9]+\.?[0-9]*)(?:e([-+]?[0-9]+)|\s*([kMG]))?")
@@ -62,6 +70,7 @@ class Experiment:
     device: Mapping[str, Any]  # of several with names the first
     focus: tuple[Constraint, ...] = ()
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name; none where it is one
+    landmarks: Landmarks = field(default_factory=Landmarks)  # where predicted_accuracy is asked for
 
     @property
     def goals(self) -> Goals:
@@ -157,6 +166,7 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
         device=device,
         focus=_focus(_on_each(_or_empty(content, "focus"), "focus", devices), objectives),
         devices=devices,
+        landmarks=section(Landmarks, _or_empty(content, "landmarks"), "landmarks"),
     )
 
 
@@ -188,6 +198,7 @@ def from_json(text: str) -> Experiment:
         device=stored["device"],
         focus=tuple(Constraint(**one) for one in stored.get("focus", ())),
         devices=stored.get("devices", {}),
+        landmarks=Landmarks(**stored.get("landmarks", {})),
     )
 
 
@@ -323,8 +334,8 @@ def _constraints(given: Any, devices: Collection[str]) -> tuple[Constraint, ...]
         numbers = {side: amount(value, f"constraints.{key}.{side}") for side, value in limits.items()}
         if numbers.get("min", -1) > numbers.get("max", float("inf")):
             raise ValueError(f"constraints.{key}: min {numbers['min']:g} is above max {numbers['max']:g}")
-        if key == "accuracy":
-            _check_percent("constraints.accuracy", limits, numbers.values())
+        if key in PERCENT:
+            _check_percent(f"constraints.{key}", limits, numbers.values())
         constraints.append(Constraint(key, **numbers))
     return tuple(constraints)
 
@@ -344,7 +355,7 @@ def _focus(given: Any, objectives: Sequence[Objective]) -> tuple[Constraint, ...
         low, high = (None if end is None else amount(end, where) for end in ends)
         if low is not None and high is not None and low >= high:
             raise ValueError(f"{where} is [{low:g}, {high:g}]; the first end must be below the second")
-        if key == "accuracy":
+        if key in PERCENT:
             _check_percent(where, given[key], [end for end in (low, high) if end is not None])
         region.append(Constraint(key, low, high))
     return tuple(region)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,13 +20,16 @@ from nas.data import Splits, load
 from nas.data.batches import laid_out, normalize
 from nas.hardware import device as latency_device
 from nas.memory import keep_freed_memory
-from nas.objectives import Measure, Measured, measure_of
+from nas.objectives import Measure, Measured, measures_for, with_needs
+from nas.predictors.accuracy import FILE as ACCURACY_MODEL
+from nas.predictors.accuracy import AccuracyModel
 from nas.storage.records import Candidate
 from search_spaces import Architecture, NetworkSpace, SearchSpace, unroll
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
 from supernets.cost import count
+from supernets.folding import folded
 from supernets.merging import deployed
 from supernets.operators import OPERATORS
 from supernets.spatial import channels_last
@@ -35,7 +39,8 @@ from supernets.training import load_weights, training_device
 log = logging.getLogger(__name__)
 
 ALWAYS = ("macs", "parameters", "bytes")  # they cost nothing, so every candidate has them
-BATCH = 500  # images scored at once
+BATCH = 500  # images scored at once, at most
+PIXELS = 100_000  # of them on a CPU, so that what layers hand on stays in its cache
 
 
 def space_of(experiment: config.Experiment, splits: Splits) -> NetworkSpace:
@@ -48,7 +53,7 @@ def measures_of(experiment: config.Experiment) -> list[Measure]:
     nothing; not what devices of other nodes measure (nas.far)."""
     keys = [one.key for one in (*experiment.objectives, *experiment.constraints)]
     away = experiment.far
-    return [measure_of(key) for key in dict.fromkeys([*keys, *ALWAYS]) if key not in away]
+    return measures_for(key for key in [*keys, *ALWAYS] if key not in away)
 
 
 class Bench:
@@ -58,7 +63,7 @@ class Bench:
         self, experiment: config.Experiment, splits: Splits, space: SearchSpace, supernet_file: Path
     ):
         keep_freed_memory()
-        self.space = space
+        self.space, self.folder = space, supernet_file.parent
         self.fingerprint = splits.fingerprint
         self.measures = measures_of(experiment)
         self.devices = {name: latency_device(section) for name, section in experiment.near.items()}
@@ -84,6 +89,15 @@ class Bench:
     def validation_images(self, shape: tuple[int, ...]) -> Tensor:
         """The search-validation images, (N, C, H, W) or (N, C, L), in the order of `validation_labels`."""
         return self._at("validation", shape)
+
+    @cached_property
+    def accuracy_model(self) -> AccuracyModel:
+        """What predicts accuracies of trainings alone, from beside the supernet.
+
+        Raises:
+            FileNotFoundError, ValueError: as `AccuracyModel.load`.
+        """
+        return AccuracyModel.load(self.folder / ACCURACY_MODEL)
 
     def branched(self, architecture: Architecture, statistics: bool = True) -> nn.Module:
         """The architecture exported as it was trained, in evaluation mode, with statistics of its own if asked."""
@@ -130,7 +144,7 @@ def evaluate(
     """
     begun = time.perf_counter()
     blank = Candidate(architecture.key, architecture.to_json())
-    measures = bench.measures if measures is None else measures
+    measures = with_needs(bench.measures if measures is None else measures)
     try:
         candidate = _measured(bench, architecture, blank, measures, known)
     except Exception as error:  # the one place: a candidate that fails must not end the search
@@ -167,14 +181,19 @@ def _measured(
     measures: Sequence[Measure],
     known: Mapping[str, Measured],
 ) -> Candidate:
-    unknown = [measure for measure in measures if measure.objective.key not in known]
+    unknown = [measure for measure in measures if measure.of and measure.objective.key not in known]
     if unknown:
         subnet = bench.subnet(architecture, statistics=any(measure.statistics for measure in unknown))
         shape = bench.space.input_shape(architecture.resolution)
     values, intervals, latencies = {}, {}, {}
     for measure in measures:
         key = measure.objective.key
-        measured = known[key] if key in known else measure.of(subnet, shape, bench)
+        if key in known:
+            measured = known[key]
+        elif measure.of_values:
+            measured = measure.of_values(architecture, values, bench)
+        else:
+            measured = measure.of(subnet, shape, bench)
         values[key] = measured.value
         if measured.interval is not None:
             intervals[key] = measured.interval
@@ -195,12 +214,24 @@ def accuracy_of(subnet: nn.Module, images: Tensor, labels: Tensor) -> float:
 @torch.inference_mode()
 def scores_of(subnet: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """As `accuracy_of`, and the mean cross entropy beside it."""
+    subnet = folded(subnet)
     right = torch.zeros((), dtype=torch.long, device=images.device)
     loss = torch.zeros((), device=images.device)
-    for batch, answers in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+    for batch, answers in in_batches(images, labels):
         logits = subnet(batch)
         if not torch.isfinite(logits).all():
             raise FloatingPointError("the subnet's output is not a number")
         right += (logits.argmax(1) == answers).sum()
         loss += F.cross_entropy(logits.float(), answers, reduction="sum")
     return 100 * right.item() / len(labels), loss.item() / len(labels)
+
+
+def in_batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels to score at once, the same whatever is scored."""
+    size = scored_at_once(images.shape[1:], images.device)
+    return zip(images.split(size), labels.split(size), strict=True)
+
+
+def scored_at_once(shape: Sequence[int], device: torch.device) -> int:
+    """How many images (C, H, W) or signals (C, L) are scored at once."""
+    return BATCH if device.type != "cpu" else min(BATCH, max(1, PIXELS // prod(shape[1:])))

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas import config, legs
+from nas import config, landmarks, legs
 from nas.data import Splits, load
 from nas.devices import TIMED, device_of, devices_in, on
 from nas.goals import keys_of
@@ -52,7 +52,13 @@ log = logging.getLogger(__name__)
 SUPERNET = "supernet.safetensors"
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")  # of a store's URL
 PROBE_IMAGES = 256  # of the validation images, for samplers that look at the loss
-EXTENDABLE = ("search", "objectives", "constraints", "focus")  # what may change when a run is continued
+EXTENDABLE = (
+    "search",
+    "objectives",
+    "constraints",
+    "focus",
+    "landmarks",
+)  # what may change when a run is continued
 PREDICTION = "latency prediction"  # the fact of what a sampler goes by
 LENGTH = ("interval", "reuse_days")  # of a device: how long is measured, not what
 
@@ -273,14 +279,16 @@ def search_run(
     stop: Callable[[], bool],
     make_pool: Callable | None = None,
     on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    trials: tuple[Callable, int] | None = None,
 ) -> bool:
     """Search the trained supernet of a run until one of its rules ends it, which the run keeps in words.
 
     Where searcher, objectives, constraints or focus are not those of before, what the candidates lack is measured
-    first, and the search goes on from them.
+    first, and the search goes on from them. Where accuracy alone is to be predicted, landmarks are trained before.
 
     Args:
         make_pool: makes the pool that evaluates, from the opened run; in this process by default.
+        trials: `make_pool` and `workers` of `nas.landmarks.prepare`; in this process by default.
 
     Returns:
         Whether it came to an end; False if it was stopped.
@@ -297,8 +305,11 @@ def search_run(
             f"the supernet of {name} is trained for {done} of {steps or '?'} steps; finish it with `nas train`"
         )
     searcher = searcher_for(experiment.search, opened.space, experiment.goals)
-    was, asked = store.run(name), _asked(opened)
-    if was.status == "finished" and was.experiment == asked.experiment:
+    was = store.run(name)
+    if landmarks.are_needed(experiment) and not _corrected(opened, stop, trials):
+        return False
+    asked = _asked(opened)
+    if was.status == "finished" and was.experiment == asked.experiment and was.facts == asked.facts:
         return True
     store.update_run(name, status="searching", message="")
     if not _complete(opened, make_pool or pool_here, stop):
@@ -308,15 +319,28 @@ def search_run(
     store.update_run(name, facts={"search seed": str(experiment.search.seed)})
     screen_by_latency(opened, searcher, leg)
     if leg.known and leg.known == store.count_candidates(name):
-        changed = "; ".join(
-            config.differences(config.from_json(was.experiment), config.from_json(asked.experiment))
-        )
+        changed = config.differences(config.from_json(was.experiment), config.from_json(asked.experiment))
+        by, now = (one.facts.get(landmarks.FACT) for one in (was, asked))
+        changed += [f"landmarks were {by or 'none'}, are {now}"] if by != now else []
         log.warning(
-            "the run %s goes on from its %d candidates with other settings: %s", name, leg.known, changed
+            "the run %s goes on from its %d candidates with other settings: %s",
+            name,
+            leg.known,
+            "; ".join(changed),
         )
     ended = _search(opened, searcher, leg, make_pool or pool_here, on_candidate, stop)
     store.update_run(name, status="finished" if ended else "interrupted", message=ended or "")
     return ended is not None
+
+
+def _corrected(opened: Opened, stop: Callable[[], bool], trials: tuple[Callable, int] | None) -> bool:
+    """Predict accuracies of trainings alone by as many landmarks as are asked for; False if `stop` said so before."""
+    store, name = opened.store, opened.run.name
+    was = store.run(name)
+    store.update_run(name, status="searching", message="")
+    done = landmarks.prepare(opened, stop, *(trials or ()))
+    store.update_run(name, status=was.status if done else "interrupted", message=was.message if done else "")
+    return done
 
 
 def _search(
@@ -381,10 +405,10 @@ def _complete(opened: Opened, make_pool: Callable, stop: Callable[[], bool]) -> 
 
 def _asked(opened: Opened) -> Run:
     """The run as the experiment now asks for it; its images stay where they were."""
-    was = config.from_json(opened.run.experiment)
-    experiment = replace(opened.experiment, data=was.data)
+    run = opened.store.run(opened.run.name)
+    experiment = replace(opened.experiment, data=config.from_json(run.experiment).data)
     return replace(
-        opened.run,
+        run,
         experiment=experiment.to_json(),
         objectives=experiment.objectives,
         constraints=experiment.constraints,

@@ -79,10 +79,15 @@ def open_health(
             f"the run {run.name} has no supernet at {folder / SUPERNET}; train it with `nas train`, or put it back "
             "there"
         )
-    bench = TrialBench(_here(experiment), splits, space_from_json(run.space), folder)
     with lock(folder.parent, run.name, "wait for it"):
         _check_trained(run, folder / SUPERNET)
-        yield OpenedHealth(run, store, bench)
+        yield examining(run, store, experiment, splits)
+
+
+def examining(run: Run, store: Store, experiment: config.Experiment, splits: Splits) -> OpenedHealth:
+    """A run that is held already, its supernet trained."""
+    bench = TrialBench(_here(experiment), splits, space_from_json(run.space), Path(run.folder))
+    return OpenedHealth(run, store, bench)
 
 
 def _here(experiment: config.Experiment) -> config.Experiment:

@@ -32,8 +32,23 @@ class Verdict(NamedTuple):
 def verdict(health: Health) -> Verdict:
     """Whether the inherited accuracies rank better than chance, and better than counting MACs does.
 
-    Over all architectures or within the cost bins; each by the 95 % interval of the difference.
+    Over all architectures or within the cost bins; each by the 95 % interval of the difference. Where the trainings
+    alone correct them for the better, what to do is to search by that.
     """
+    said, better = _judged(health), health.corrected
+    if health.table is not None or better is None or not better.over_inherited.above_zero:
+        return said
+    if better.over_macs is None or not better.over_macs.above_zero:
+        return said
+    corrected = (
+        "search for predicted_accuracy in place of accuracy, which these trainings correct: it ranks with τ "
+        f"{with_interval(better.tau)}"
+    )
+    return said._replace(next=f"{corrected}; or {said.next}" if said.word != "Yes" else corrected)
+
+
+def _judged(health: Health) -> Verdict:
+    """What inherited accuracies are worth as they are."""
     taus, n = health.taus, health.architectures
     if n < FEWEST:
         why = f"{_counted(n)} measured both ways; {ENOUGH} make a report"
@@ -212,6 +227,15 @@ def tau_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         (f"ceiling: one {seeds} against another", taus.seeds),
         (f"inherited accuracy against one {seeds}", taus.one_seed if taus.seeds else None),
     ]
+    if (better := health.corrected) is not None:
+        alone = "trainings alone" if health.table is None else "rows of the table"
+        named += [
+            (f"corrected by {better.others} other {alone}", better.tau),
+            ("corrected less inherited accuracy", better.over_inherited),
+            ("corrected less MACs", better.over_macs),
+            ("the same trainings without the supernet: MACs and operators", better.without),
+            ("corrected less those without the supernet", better.over_without),
+        ]
     rows = [(name, f"{one.value:.2f}", interval(one)) for name, one in named if one is not None]
     return ("ranking", "τ", "95 % interval"), rows
 

@@ -1,8 +1,8 @@
 """The legs of a run's search: each has one searcher and one set of goals, and goes on from what is known.
 
-Where the searcher, its seed, the objectives, the constraints or the focus of a run are changed, another leg begins:
-what the candidates lack is measured, and the new searcher is told of all of them. How many these were is kept
-with the leg. So what is asked follows from the store, however often a run was stopped, and in whatever leg.
+Where the searcher, its seed, the objectives, the constraints, the focus or the landmarks of a run are changed, another
+leg begins: what the candidates lack is measured, and the new searcher is told of all of them. How many these were is
+kept with the leg. So what is asked follows from the store, however often a run was stopped, and in whatever leg.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from nas import pareto
+from nas.landmarks import FACT, KEY
 from nas.pool import Pool
 from nas.search import FAILURES, Search, SearchFailed
 from nas.stopping import Clock
@@ -47,8 +48,10 @@ def settings_of(run: Run) -> str:
     asked = json.loads(run.experiment)
     search = {**asdict(Search()), **asked["search"]}
     goals = {"objectives": run.objectives, "constraints": run.constraints}
+    predicted = any(one.key == KEY for several in goals.values() for one in several)
     return json.dumps(
         {
+            **({FACT: run.facts.get(FACT)} if predicted else {}),
             **{key: value for key, value in search.items() if key not in STOPPING},
             **{key: [asdict(one) for one in several] for key, several in goals.items()},
             "focus": asked.get("focus", []),

@@ -23,7 +23,7 @@ from nas.evaluation import Bench, evaluate, merge
 from nas.experiment import SUPERNET
 from nas.export.checkpoint import export, write_export
 from nas.json_file import read_json, write_json
-from nas.objectives import measure_of
+from nas.objectives import measures_for
 from nas.predictors.latency import costs_for, fingerprint, latency_of, model_file, predictor_for
 from nas.profile import Infeasible
 from nas.progress import track
@@ -224,7 +224,7 @@ def _keys(bench: Bench, without: str = "") -> list[str]:
 
 
 def _measured(bench: Bench, architecture: Architecture, keys: Sequence[str]) -> Candidate:
-    candidate = evaluate(bench, architecture, [measure_of(key) for key in keys])
+    candidate = evaluate(bench, architecture, measures_for(keys))
     if candidate.error is not None:
         raise SearchFailed(
             f"the picked architecture {candidate.key} cannot be measured: {candidate.error}; ask for another budget"

@@ -1,6 +1,8 @@
 """How well one ranking agrees with another: Kendall's tau with its uncertainty, the top, rank differences.
 
-Scores are arrays (n,), more is better; NaN stands for what was not measured and takes no part. Intervals are
+Scores are arrays (n,), more is better; NaN stands for what was not measured and takes no part. In place of estimated
+scores there may be comparisons, (n, n): 1 where the one of the row is estimated better than that of the column, -1
+where worse, something between them where that is less than sure. Intervals are
 of 95 %. What cannot be computed, as a tau of equal scores, is None.
 
 M. G. Kendall, "A new measure of rank correlation", Biometrika 30, 1938, and "The treatment of ties in ranking
@@ -121,7 +123,7 @@ def _pair_counts(estimated: np.ndarray, true: np.ndarray, weights: np.ndarray) -
     for start in range(0, len(estimated), ROWS):
         rows = slice(start, start + ROWS)
         x, y = _signs(estimated, true, rows)
-        for count, matrix in zip(counts, (x * y, np.abs(x), np.abs(y)), strict=True):
+        for count, matrix in zip(counts, (x * y, np.abs(np.sign(x)), np.abs(y)), strict=True):
             count += np.einsum("bn,bn->b", weights @ matrix.T, weights[:, rows], dtype=np.float64)
     return counts
 
@@ -129,6 +131,12 @@ def _pair_counts(estimated: np.ndarray, true: np.ndarray, weights: np.ndarray) -
 def _signs(estimated: np.ndarray, true: np.ndarray, rows: slice) -> Pair:
     """Who of some rows is ahead of whom in both, (rows, n) of -1, 0, 1; 0 where either was not measured."""
     estimated, true = np.asarray(estimated, float), np.asarray(true, float)
+    if estimated.ndim == 2:
+        differences = np.sign(true[rows, None] - true[None, :])
+        return tuple(
+            np.where(np.isfinite(differences), one, 0).astype(np.float32)
+            for one in (estimated[rows], differences)
+        )
     measured = np.isfinite(estimated) & np.isfinite(true)
     both = measured[rows, None] & measured[None, :]
     x, y = (np.where(measured, scores, 0) for scores in (estimated, true))

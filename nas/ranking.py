@@ -16,6 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from nas.health_table import Source, Table
+from nas.predictors.accuracy import FOLDS, Landmark, block_shares, compared
 from nas.rank_statistics import (
     Estimate,
     Pair,
@@ -25,6 +26,7 @@ from nas.rank_statistics import (
     null_error,
     precision_at,
     rank_difference,
+    ranks,
     resamples,
     spearman,
     tau,
@@ -32,12 +34,13 @@ from nas.rank_statistics import (
     worst_rank,
 )
 from nas.storage.records import Trial
-from search_spaces import NetworkArchitecture, architecture_from_json
+from search_spaces import architecture_from_json
 
 TOP_SHARE = 0.2
 TOP = 5
 PER_BIN = 8  # architectures that a cost bin should have
 MOST_BINS = 8
+FEWEST_CORRECTED, MOST_CORRECTED = 10, 2000  # architectures between which it is told what others correct
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,19 @@ class Taus:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """Inherited accuracy corrected by the trainings alone of the other architectures, as `predicted_accuracy` is by
+    landmarks: Kendall's tau-b against accuracy alone."""
+
+    others: int  # by how many trainings, at least
+    tau: Estimate
+    without: Estimate | None  # MACs and operators alone, fitted to the same trainings
+    over_inherited: Estimate  # tau - that of inherited accuracy, on the same resamples
+    over_macs: Estimate | None
+    over_without: Estimate | None  # what the supernet is worth
+
+
+@dataclass(frozen=True)
 class Spearman:
     """Spearman's ρ against accuracy alone, which is the correlation of the ranks."""
 
@@ -149,6 +165,7 @@ class Health:
     epochs: float | None  # of a training alone; a run's are equally long
     null_error: float | None  # of tau, if there were no relation
     taus: Taus
+    corrected: Corrected | None
     spearman: Spearman | None
     top: Top | None
     gap: Estimate | None  # inherited - alone, percentage points; None against a table
@@ -205,6 +222,7 @@ def health_of(trials: Iterable[Trial], table: Table | None = None) -> Health:
         epochs=next((one.values.get("epochs") for one in good if one.kind == "alone"), None),
         null_error=null_error(len(both)),
         taus=_taus(both, bins, in_points=table is None),
+        corrected=_corrected(both, in_points=table is None),
         spearman=_spearman(both),
         top=_top(both),
         gap=mean_interval(inherited - alone) if both and table is None else None,
@@ -365,6 +383,47 @@ def _seed_columns(subjects: Sequence[_Subject]) -> list[np.ndarray]:
     return [np.array([one.alone.get(seed, math.nan) for one in subjects]) for seed in seeds]
 
 
+def _corrected(both: Sequence[_Subject], in_points: bool) -> Corrected | None:
+    """Any two compared by models that saw neither."""
+    inherited, alone, macs = (_column(both, name) for name in ("inherited", "mean_alone", "macs"))
+    if (
+        not FEWEST_CORRECTED <= len(both) <= MOST_CORRECTED
+        or not np.isfinite(macs).all()
+        or not np.ptp(alone)
+    ):
+        return None
+    truth = alone if in_points else 50 + 10 * _normal_scores(alone)  # percent, of a table in whatever unit
+    landmarks = [
+        Landmark(one.architecture, one.macs, one.inherited, y) for one, y in zip(both, truth, strict=True)
+    ]
+    with_supernet, without = compared(landmarks), compared(landmarks, supernet=False)
+    weights = resamples(len(both))
+    pairs = {
+        name: [(one, alone)]
+        for name, one in {"inherited": inherited, "macs": macs, "without": without}.items()
+    }
+    corrected = [(with_supernet, alone)]
+    over = {name: tau_difference(corrected, one, weights) for name, one in pairs.items()}
+    found = mean_tau(corrected, weights), over["inherited"]
+    if None in found:
+        return None
+    return Corrected(
+        others=len(both) - math.ceil(len(both) / FOLDS),
+        tau=found[0],
+        without=mean_tau(pairs["without"], weights),
+        over_inherited=over["inherited"],
+        over_macs=over["macs"],
+        over_without=over["without"],
+    )
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    """What so many draws of a normal distribution would be expected to be, nearly, in the order of the values."""
+    from scipy.special import ndtri  # takes half a second, so only those who need it wait
+
+    return ndtri((len(values) - ranks(values) + 0.5) / len(values))
+
+
 def _spearman(both: Sequence[_Subject]) -> Spearman | None:
     names = ("inherited", "macs", "parameters")
     rhos = [spearman(_column(both, name), _column(both, "mean_alone")) for name in names]
@@ -415,14 +474,6 @@ def _usages(both: Sequence[_Subject], difference: np.ndarray) -> tuple[Usage, ..
 def _usage(name: str, shares: np.ndarray, difference: np.ndarray) -> Usage:
     having = shares > 0
     return Usage(name, int(having.sum()), mean_interval(difference[having], shares[having]))
-
-
-def block_shares(architecture: NetworkArchitecture) -> dict[str, float]:
-    """Which share of its blocks has each operator, setting, expansion and attention; of cells, of their paths or
-    edges."""
-    rows = architecture.traits
-    counted = Counter(name for row in rows for name in row)
-    return {name: times / len(rows) for name, times in counted.items()}
 
 
 def _column(subjects: Sequence[_Subject], name: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.devices import TIMED, DeviceFront, device_of, fronts, on
+from nas.landmarks import FACT
+from nas.landmarks import KEY as PREDICTED
 from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
 from nas.profile_view import quantity
 from nas.storage.records import Candidate, Constraint, Export, Leg, Objective, Run
@@ -52,7 +54,7 @@ def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
             columns = [key for key in _columns(run, one.candidates) if device_of(key) in ("", one.device)]
             out.print(_table(run, one.candidates, one.knee, columns))
     if best or any(one.candidates for one in by_device):
-        out.print("* knee point: the best compromise" + _note_on_latency(candidates))
+        out.print("; ".join(["* knee point: the best compromise", *_notes(run, candidates)]), soft_wrap=True)
     failed = [one for one in candidates if one.error is not None]
     if best and failed:
         out.print(f"last failure: {failed[-1].key}: {failed[-1].error}")
@@ -222,7 +224,11 @@ def heading(key: str, objectives: Sequence[Objective]) -> str:
     """`latency_ms` as `latency (ms)`."""
     units = {one.key: (one.name, one.unit) for one in objectives}
     device = device_of(key)
-    known = {TIMED: (on("latency", device) if device else "latency", "ms"), "bytes": ("bytes", "B")}
+    known = {
+        TIMED: (on("latency", device) if device else "latency", "ms"),
+        "bytes": ("bytes", "B"),
+        "accuracy": ("accuracy", "%"),
+    }
     name, unit = units.get(key, known.get(TIMED if device else key, (key, "")))
     return f"{name} ({unit})" if unit and unit.lower() != name.lower() else name
 
@@ -234,7 +240,8 @@ def cell(candidate: Candidate, key: str, own: bool = False) -> str:
         return "-"
     if key in candidate.intervals:
         low, high = candidate.intervals[key]
-        return f"{value:.3f} [{low:.3f}-{high:.3f}]"
+        digits = 1 if key == PREDICTED else 3
+        return f"{value:.{digits}f} [{low:.{digits}f}-{high:.{digits}f}]"
     if own:
         return f"{value:.4g}" if value != int(value) and abs(value) < 1e4 else quantity(value)
     return f"{value:.2f}" if key == "accuracy" else quantity(value)
@@ -268,13 +275,16 @@ def limit_in_words(limit: Constraint) -> str:
 
 def _columns(run: Run, best: Sequence[Candidate]) -> list[str]:
     keys = [one.key for one in run.objectives] + [limit.key for limit in run.constraints]
+    keys += ["accuracy"] if PREDICTED in keys else []  # what an export has
     known = {key for one in best for key in one.values}
     return [key for key in dict.fromkeys([*keys, "macs", "parameters", "bytes"]) if key in known]
 
 
-def _note_on_latency(best: Sequence[Candidate]) -> str:
-    return (
-        "; latency: measured, median [95 % interval]"
-        if any(key.startswith(TIMED) for one in best for key in one.intervals)
-        else ""
-    )
+def _notes(run: Run, candidates: Sequence[Candidate]) -> Iterator[str]:
+    """What kind of numbers those with an interval are."""
+    keys = {key for one in candidates for key in one.intervals}
+    if any(key.startswith(TIMED) for key in keys):
+        yield "latency: measured, median [95 % interval]"
+    if PREDICTED in keys:
+        by = run.facts.get(FACT, "trainings alone").partition(",")[0]
+        yield f"{PREDICTED}: what a training alone would reach, predicted by {by} [95 % interval]"

@@ -30,7 +30,7 @@ ONLY_IN = {  # other people's packages that have one room each
     "moocore": "nas/pareto.py",
     "dash": "dashboard/",
     "plotly": "dashboard/",
-    "sklearn": "nas/data/",
+    "sklearn": ("nas/data/", "nas/predictors/"),
 }
 DOORS = ("nas/cli.py", "nas/library.py")  # wire all layers, and import inside functions
 HOUSE = Path(importlib.import_module("nas").__file__).parents[1]

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
 from nas.evaluation import evaluate, prepare
 from nas.objectives import KEYS, OBJECTIVES
+from nas.predictors.accuracy import FILE, Landmark, fit_accuracies
 from nas.storage.store import Store
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_run):
+def bench(tiny_run, tmp_path_factory):
+    """The tiny run's, in a folder with an accuracy model: of landmarks that are as good alone."""
     with Store(tiny_run.store_url, create=False) as store:
-        run = store.run(tiny_run.name)
-    return prepare(run.experiment, str(Path(run.folder) / "supernet.safetensors"))
+        run, candidates = store.run(tiny_run.name), store.candidates(tiny_run.name)
+    folder = tmp_path_factory.mktemp("objectives")
+    supernet = shutil.copy(Path(run.folder) / "supernet.safetensors", folder)
+    of = ("macs", "accuracy", "accuracy")
+    landmarks = [Landmark(one.architecture, *(one.values[key] for key in of)) for one in candidates]
+    fit_accuracies(landmarks).save(folder / FILE)
+    return prepare(run.experiment, supernet)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

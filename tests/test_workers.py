@@ -231,6 +231,21 @@ def test_a_search_on_workers_finds_what_one_process_finds_even_if_a_worker_is_ki
     assert len(here) == 24
 
 
+def test_landmarks_that_workers_train_predict_what_those_of_one_process_do(cluster, tmp_path):
+    from workers.pool import pool_on_workers, trials_on_workers
+
+    predicted = ["objectives=[predicted_accuracy, macs]", "landmarks={subnets: 8, epochs: 0.5}"]
+    there = {"make_pool": pool_on_workers(cluster), "trials": (trials_on_workers(cluster), 2)}
+    found = []
+    for folder, where in (("here", {}), ("there", there)):
+        with new_run(tmp_path / folder, "training.epochs=1", "search.budget=8", *predicted) as opened:
+            train_run(opened, never)
+            assert search_run(opened, never, **where)
+            found.append([outcome(one) for one in opened.store.candidates("certain")])
+
+    assert found[1] == found[0] and all("predicted_accuracy" in one.intervals for one in found[0])
+
+
 def outcome(candidate: Candidate) -> Candidate:
     """What of a candidate must not depend on where and when it was evaluated."""
     return replace(candidate, seconds=0, created="")

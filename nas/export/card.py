@@ -26,8 +26,8 @@ def readme(card: dict[str, Any]) -> str:
 {metrics}
 {_latency(card)}{costs}
 
-Accuracies are of inherited weights with batch-norm statistics of this subnet's own. The test {noun}s were
-read once, for this table.
+{_weights(card)}
+The test {noun}s were read once, for this table.
 
 ## Use
 
@@ -60,6 +60,13 @@ model.onnx differ by at most {proof["max_relative_difference"]:.1e} of the large
 
 Training recipe, data, seeds, versions and the latency record with all samples: card.json.
 """
+
+
+def _weights(card: dict[str, Any]) -> str:
+    if card["weights"].startswith("inherited"):
+        return "Accuracies are of inherited weights with batch-norm statistics of this subnet's own."
+    epochs, seed = card["training"]["epochs"], card["training"]["seed"]
+    return f"Accuracies are of this network trained alone from the start: {epochs:g} epochs, seed {seed}."
 
 
 def _latency(card: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from nas.devices import device_of
 from nas.evaluation import Bench, accuracy_of
 from nas.experiment import SUPERNET
+from nas.export.alone import Alone
 from nas.export.card import readme
 from nas.export.onnx_graph import onnx_of
 from nas.export.verify import VerificationFailed, compare, sealed, sha256, verify
@@ -44,24 +45,27 @@ PROOF_IMAGES = 64  # validation images that the forms are compared on
 
 
 def export(
-    run: Run, candidate: Candidate, store: Store, folder: Path, experiment, splits
+    run: Run, candidate: Candidate, store: Store, folder: Path, experiment, splits, alone: Alone | None = None
 ) -> tuple[Export, dict[str, Any]]:
     """`write_export` of a candidate of the run, and record that.
 
     Returns:
         The record, and the card.
     """
-    record, card = write_export(run, candidate, folder, experiment, splits)
+    record, card = write_export(run, candidate, folder, experiment, splits, alone)
     store.add_export(run.name, record)
     return record, card
 
 
 def write_export(
-    run: Run, candidate: Candidate, folder: Path, experiment, splits
+    run: Run, candidate: Candidate, folder: Path, experiment, splits, alone: Alone | None = None
 ) -> tuple[Export, dict[str, Any]]:
     """Write an architecture with what was measured of it to `folder`, and verify it there.
 
     The test images are read, once, for the accuracy that the card states.
+
+    Args:
+        alone: where its weights are from if it was trained by itself; by default they are inherited.
 
     Returns:
         The record, and the card.
@@ -70,21 +74,18 @@ def write_export(
         FileExistsError: the folder is there already.
         nas.export.verify.VerificationFailed: a form differs from the supernet; nothing is left behind.
     """
-    if folder.exists():
-        raise FileExistsError(
-            f"{folder} is there already; `nas verify {folder}` checks it, --output writes elsewhere"
-        )
-    space = space_from_json(run.space)
+    check_free(folder)
+    space = alone.space if alone else space_from_json(run.space)
     # nothing is timed, and what the run was trained and timed on may not be here
     anywhere = replace(experiment.training, device="auto")
     here = replace(experiment, device={}, devices={}, objectives=(), constraints=(), training=anywhere)
-    bench = Bench(here, splits, space, Path(run.folder) / SUPERNET)
+    bench = Bench(here, splits, space, alone.supernet if alone else Path(run.folder) / SUPERNET)
     architecture = architecture_from_json(candidate.architecture)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        card = _write(partial, run, candidate, bench, architecture, experiment, splits)
+        card = _write(partial, run, candidate, bench, architecture, experiment, splits, alone)
         verify(partial)
         partial.rename(folder)
     except OSError as error:
@@ -101,6 +102,14 @@ def write_export(
         card=json.dumps(card),
     )
     return record, card
+
+
+def check_free(folder: Path) -> None:
+    """Raise FileExistsError if there is something where an export is to be."""
+    if folder.exists():
+        raise FileExistsError(
+            f"{folder} is there already; `nas verify {folder}` checks it, --output writes elsewhere"
+        )
 
 
 def load_subnet(folder: Path) -> nn.Module:
@@ -124,13 +133,14 @@ def _write(
     architecture: Architecture,
     experiment,
     splits,
+    alone: Alone | None,
 ) -> dict[str, Any]:
     """Every file of the folder; the card, which says what the others are, last."""
     shape = bench.space.input_shape(architecture.resolution)
     branched = bench.branched(architecture)
     form = candidate.latency.form if candidate.latency else "plain"
     subnet = channels_last(forms(deployed(branched))[form])
-    accuracy = {"search-validation": _validation_accuracy(bench, subnet, shape, run, candidate)}
+    accuracy = {"search-validation": _validation_accuracy(bench, subnet, shape, run, candidate, alone)}
     proof = _proof(bench, architecture, branched, shape)
     subnet = subnet.cpu().to(memory_format=torch.contiguous_format)
     test = splits.read_test(f"export of {run.name} {candidate.key}")
@@ -142,7 +152,7 @@ def _write(
     (folder / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
     (folder / "proof.safetensors").write_bytes(save(proof))
     stored = {
-        "space": json.loads(bench.space.to_json()),
+        "space": json.loads(run.space),
         "architecture": json.loads(architecture.to_json()),
         "form": form,
     }
@@ -174,9 +184,9 @@ def _write(
         "exported_form": {"name": form, **dict(zip(COSTS, map(int, count(subnet, shape)), strict=True))},
         "device": device_of(min(candidate.latencies, default="")) or None,
         "latency": candidate.latency and asdict(candidate.latency),
-        "training": asdict(experiment.training),
+        "training": asdict(alone.recipe if alone else experiment.training),
         "data": asdict(replace(experiment.data, directory=None)),
-        "fine_tuning": "weights are inherited from the supernet; they were not trained further",
+        "weights": "trained alone from the start" if alone else "inherited from the supernet",
         "facts": dict(run.facts),
         "versions": {name: version(name) for name in ("paretoshift", "torch", "onnx", "onnxruntime")},
         "exported": now(),
@@ -219,14 +229,19 @@ def _proof(
 
 
 def _validation_accuracy(
-    bench: Bench, subnet: nn.Module, shape: tuple[int, ...], run: Run, candidate: Candidate
+    bench: Bench,
+    subnet: nn.Module,
+    shape: tuple[int, ...],
+    run: Run,
+    candidate: Candidate,
+    alone: Alone | None,
 ) -> float:
     """What the search measured, measured again: the supernet must still be the one that was searched.
 
     Another machine or precision may classify a few images differently.
     """
     accuracy = accuracy_of(subnet, bench.validation_images(shape), bench.validation_labels)
-    recorded = candidate.values.get("accuracy", accuracy)
+    recorded = accuracy if alone else candidate.values.get("accuracy", accuracy)
     if abs(accuracy - recorded) > max(1, 200 / len(bench.validation_labels)):
         raise VerificationFailed(
             f"{candidate.key} classifies {accuracy:.2f} % of the validation images, the search recorded "

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nas.devices import device_of
 from nas.objectives.accuracy import accuracy
 from nas.objectives.cost import bytes_, macs, parameters
 from nas.objectives.latency import latency, latency_on
 from nas.objectives.measure import Measure, Measured
+from nas.objectives.predicted_accuracy import predicted_accuracy
 
 OBJECTIVES: dict[str, Measure] = {
-    measure.objective.name: measure for measure in (accuracy, latency, macs, parameters, bytes_)
+    measure.objective.name: measure
+    for measure in (accuracy, latency, macs, parameters, bytes_, predicted_accuracy)
 }
 KEYS: dict[str, Measure] = {measure.objective.key: measure for measure in OBJECTIVES.values()}
 
@@ -19,4 +23,14 @@ def measure_of(key: str) -> Measure:
     return latency_on(device) if (device := device_of(key)) else KEYS[key]
 
 
-__all__ = ["KEYS", "OBJECTIVES", "Measure", "Measured", "measure_of"]
+def measures_for(keys: Iterable[str]) -> list[Measure]:
+    """How the values of these keys are measured, what some of them follow from before them, each once."""
+    return with_needs(measure_of(key) for key in keys)
+
+
+def with_needs(measures: Iterable[Measure]) -> list[Measure]:
+    """Measures with what they follow from before them, each once."""
+    return list(dict.fromkeys(one for last in measures for one in (*map(measure_of, last.needs), last)))
+
+
+__all__ = ["KEYS", "OBJECTIVES", "Measure", "Measured", "measure_of", "measures_for", "with_needs"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas.evaluation import Bench
+    from search_spaces import Architecture
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,14 @@ class Measure:
     `of(subnet, input_shape, bench)` gets an exported subnet in evaluation mode and the (C, H, W) or
     (C, L) it works on. `statistics` says that the subnet must have batch-norm statistics of its own,
     `quiet` that nothing else may run on the machine meanwhile.
+
+    What follows from other values has `of_values(architecture, values, bench)` instead, and `needs` says by their keys
+    which, so that they are measured before.
     """
 
     objective: Objective
-    of: Callable[[nn.Module, tuple[int, ...], Bench], Measured]
+    of: Callable[[nn.Module, tuple[int, ...], Bench], Measured] | None = None
     statistics: bool = False
     quiet: bool = False
+    needs: tuple[str, ...] = ()
+    of_values: Callable[[Architecture, Mapping[str, float], Bench], Measured] | None = None

@@ -6,10 +6,19 @@ registered here by the objective's key. What they say is predicted, and is calle
 
 from __future__ import annotations
 
+from nas.predictors.accuracy import AccuracyModel, fit_accuracies
 from nas.predictors.latency import LatencyPredictor
 from nas.predictors.learning import fit_latency_model
 from nas.predictors.model import LatencyModel, fit_latencies
 
-PREDICTORS = {"latency_ms": LatencyPredictor}
+PREDICTORS = {"latency_ms": LatencyPredictor, "predicted_accuracy": AccuracyModel}
 
-__all__ = ["PREDICTORS", "LatencyModel", "LatencyPredictor", "fit_latencies", "fit_latency_model"]
+__all__ = [
+    "PREDICTORS",
+    "AccuracyModel",
+    "LatencyModel",
+    "LatencyPredictor",
+    "fit_accuracies",
+    "fit_latencies",
+    "fit_latency_model",
+]

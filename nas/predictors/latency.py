@@ -27,10 +27,10 @@ from nas.predictors.model import Known, LatencyModel, Quality, Table, fit_latenc
 from nas.predictors.terms import terms_of
 from nas.storage.records import Latency
 from search_spaces import Architecture, NetworkSpace
-from supernets.cost import Costs, cost_table
 
 if TYPE_CHECKING:
     from nas.config import Experiment
+    from supernets.cost import Costs
 
 FILE = "latency_model.json"  # in a run's folder; of several devices `latency_model@tablet.json`
 FORMAT = 2  # of the file; earlier ones had none and held another model
@@ -195,6 +195,8 @@ def costs_for(experiment: Experiment, space: NetworkSpace, folder: Path | None) 
     Raises:
         ValueError, FileNotFoundError: as `LatencyPredictor.load`, if the sampler needs it.
     """
+    from supernets.cost import Costs, cost_table
+
     table, key = cost_table(space), latency_of(experiment.training.sampler)
     if folder is None or key is None:
         return Costs(table)

@@ -202,6 +202,22 @@ class Store:
             rows = [row for row in _latency_rows(measured) if row["key"] not in known[0].latencies]
             _insert(connection, latencies, [place | row for row in rows])
 
+    def replace_values(self, run: str, changed: Sequence[Candidate]) -> None:
+        """Give candidates these values in place of those that they had by the same keys: what is predicted of them
+        changes when more is known."""
+        with self._write_run(run) as (connection, run_id):
+            numbers = dict(
+                connection.execute(
+                    select(candidates.c.key, candidates.c.number).where(candidates.c.run_id == run_id)
+                ).all()
+            )
+            for one in changed:
+                number, keys = numbers[one.key], list(one.values)
+                this = (measurements.c.run_id == run_id) & (measurements.c.number == number)
+                connection.execute(delete(measurements).where(this, measurements.c.key.in_(keys)))
+                rows = [{"run_id": run_id, "number": number} | row for row in _measurement_rows(one)]
+                _insert(connection, measurements, rows)
+
     def candidates(self, run: str, after: int = 0, with_latency: bool = False) -> list[Candidate]:
         """The candidates whose number is above `after`, in order; latency records only if asked for."""
         with self._read() as connection:
