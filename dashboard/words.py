@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import Literal
 
 from nas.devices import device_of, on
+from nas.landmarks import FACT
+from nas.landmarks import KEY as PREDICTED
 from nas.objectives import KEYS, measure_of
 from nas.storage.records import Candidate, Latency, Run
 from search_spaces import (
@@ -65,6 +67,8 @@ def quantity(run: Run, key: str) -> Quantity:
     source = "counted" if one.name in COUNTED else "measured"
     if one.name == "accuracy":  # the test images are read by exports alone
         source = f"measured on validation {'images' if run.dims == 2 else 'signals'}"
+    if key == PREDICTED:
+        source = f"predicted by {run.facts.get(FACT, 'trainings alone').partition(',')[0]}"
     spelled = one.unit if one.unit.lower() == one.name.lower() else one.name  # MACs, not macs
     if device := device_of(key):  # latency on tablet, not latency@tablet
         spelled = f"{one.name.removesuffix(on('', device))} on {device}"

@@ -3,6 +3,7 @@ its constraints can be met."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from random import Random
@@ -11,12 +12,14 @@ import numpy as np
 
 from nas import config
 from nas.data import load
+from nas.predictors.accuracy import block_shares
 from nas.search import make_searcher
 from nas.storage.records import Constraint
-from search_spaces import SearchSpace
+from search_spaces import NetworkArchitecture, SearchSpace
 from supernets.cost import COSTS, CostTable, cost_table
 
 DRAWN = 10_000  # architectures that the medians and shares are taken from
+LOOKED_AT = 1000  # of these, for their operators
 
 
 class Infeasible(ValueError):
@@ -40,6 +43,9 @@ class Profile:
     shares: dict[str, float]
     joint: float  # the share that keeps all of those limits
     measured_later: tuple[str, ...]  # constraints on what only a measurement can tell
+    operators: dict[
+        str, float
+    ]  # in which share of the blocks of random architectures each is, the commonest first
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -62,7 +68,8 @@ def profile(experiment: config.Experiment) -> Profile:
     table = cost_table(space)
     limits = [one for one in experiment.constraints if one.key in COSTS]
     random = Random(0)
-    drawn = table.of([space.sample(random) for _ in range(min(DRAWN, 10 * space.size))])
+    architectures = [space.sample(random) for _ in range(min(DRAWN, 10 * space.size))]
+    drawn = table.of(architectures)
     extremes = table.of([table.smallest, table.largest])
     every = np.concatenate([drawn, extremes])
     kept = {limit.key: _kept(limit, drawn[:, COSTS.index(limit.key)]) for limit in limits}
@@ -87,7 +94,17 @@ def profile(experiment: config.Experiment) -> Profile:
         shares={key: float(one.mean()) for key, one in kept.items()},
         joint=float(np.logical_and.reduce([np.ones(len(drawn), bool), *kept.values()]).mean()),
         measured_later=tuple(one.key for one in experiment.constraints if one.key not in COSTS),
+        operators=_operators(architectures[:LOOKED_AT]),
     )
+
+
+def _operators(architectures: Sequence[NetworkArchitecture]) -> dict[str, float]:
+    """Whose turn it is in a block, as shares; of cells, of their paths or edges."""
+    counted: Counter[str] = Counter()
+    for one in architectures:
+        for name, share in block_shares(one).items():
+            counted[name] += share / len(architectures)
+    return {name: share for name, share in counted.most_common() if " " not in name}  # others are settings
 
 
 def check_possible(experiment: config.Experiment, space: SearchSpace) -> None:

@@ -32,6 +32,13 @@ def print_profile(profile: Profile) -> None:
         f"space: {quantity(profile.size)} architectures, {profile.decisions} decisions, {fewest} to {most} blocks; "
         f"supernet of {quantity(profile.supernet_parameters)} parameters, {profile.steps} training steps"
     )
+    if len(profile.operators) > 1:
+        turns = ", ".join(f"{name} {100 * share:.0f} %" for name, share in profile.operators.items())
+        out.print(
+            f"operators take turns in a block: {turns} of the steps; whether inherited accuracies still rank, "
+            "`nas health` tells",
+            soft_wrap=True,
+        )
     table = plain_table()
     for column in ("cost of one architecture", "least", "median", "most"):
         table.add_column(column, justify="left" if column.startswith("cost") else "right")

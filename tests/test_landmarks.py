@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.words import quantities
 from nas.cli import main
 from nas.config import experiment as experiment_of
 from nas.experiment import search_run
@@ -142,6 +143,15 @@ def test_the_front_says_that_it_is_predicted_and_by_what(searched, capsys):
 
     assert "predicted_accuracy: what a training alone would reach, predicted by 10 trainings alone" in said
     assert "predicted_accuracy (%)" in said and "  accuracy (%)" in said
+
+
+def test_the_dashboard_says_so_too(searched):
+    run, candidates = kept(searched)
+
+    sources = {one.key: one.source for one in quantities(run, candidates)}
+
+    assert sources[KEY] == "predicted by 10 trainings alone"
+    assert sources["accuracy"].startswith("measured")
 
 
 def test_trainings_of_another_length_are_refused_with_the_way_out(searched, tmp_path, capfd):

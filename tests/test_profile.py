@@ -16,8 +16,9 @@ from nas.config import read_experiment
 from nas.data import load
 from nas.evaluation import space_of
 from nas.profile import Infeasible, profile
-from nas.profile_view import quantity
+from nas.profile_view import print_profile, quantity
 from nas.storage.records import Constraint
+from search_spaces import read_skeleton
 from supernets.cost import COSTS, count
 from supernets.supernet import Supernet
 from tests.conftest import write_experiment
@@ -127,6 +128,17 @@ def test_limits_that_only_exclude_each_other_are_not_said_to_be_met(tmp_path, ca
     out = capsys.readouterr().out
     assert "constraint on macs: can be met" in out
     assert "those constraints together: none of the architectures drawn keeps it" in out
+
+
+def test_it_says_which_operators_take_turns(experiment, tiny, capsys):
+    one = profile(replace(experiment, space=read_skeleton({**experiment.space, "operators": ["shift"]})))
+
+    assert sum(tiny.operators.values()) == pytest.approx(1) and len(tiny.operators) > 1
+    assert all(abs(share - 1 / len(tiny.operators)) < 0.05 for share in tiny.operators.values())
+    assert one.operators == {"shift": pytest.approx(1)}
+    for found, said in ((tiny, 1), (one, 0)):
+        print_profile(found)
+        assert capsys.readouterr().out.count("operators take turns in a block: ") == said
 
 
 def test_as_json_it_is_the_same_for_scripts(tmp_path, capsys, tiny):
