@@ -8,8 +8,9 @@
 Images averaged to 14×14, batches of 64, one thread, the recipe's defaults, batch-norm statistics of its own for every
 subnet, 10,000 test images. `alone` trains architectures that are drawn at random from the start, `supernet` all of
 them together, `table` compares their rankings with what counting MACs and shorter trainings alone (`alone` with fewer
-`--steps`) give. `sharing` trains supernets in which only some decisions are left, each beside one network of them.
-Results are lines of JSON: what was interrupted goes on.
+`--steps`) give, and with what they are worth when some trainings alone correct them. `sharing` trains supernets in
+which only some decisions are left, each beside one network of them. Results are lines of JSON: what was interrupted
+goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from nas.data import Data, Splits, load
 from nas.data.batches import Batches, normalize
 from nas.data.images import Split
 from nas.memory import keep_freed_memory
-from nas.rank_statistics import mean_tau, resamples, tau_difference
+from nas.predictors.accuracy import Landmark, compared
+from nas.rank_statistics import Estimate, mean_tau, resamples, tau_difference
 from search_spaces import NetworkArchitecture, NetworkSpace, only, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
@@ -215,6 +217,40 @@ def table(folder: Path, steps: int) -> None:
             print_row(path.stem.removeprefix("super-"), content["sec"], found, truth, macs)
 
 
+def corrected(name: str, folder: Path, steps: int) -> None:
+    """What trainings alone of so many steps of some architectures say of the others, with and without a supernet."""
+    rows = by_number(read(folder / f"alone-{steps}.jsonl"))
+    numbers = sorted(rows)
+    architectures = drawn(name, numbers[-1] + 1)
+    truth = np.array([np.mean([accuracy for _, accuracy, _, _ in rows[one]]) for one in numbers])
+    weights = resamples(len(numbers))
+    print(f"\n{len(numbers)} architectures, any two compared by models of four fifths that saw neither:\n")
+    print(
+        "| inherited from | τ, corrected | less inherited | less MACs | τ of MACs and operators alone | less that |"
+    )
+    print("|---|---|---|---|---|---|")
+    for path in sorted(folder.glob("super-*.json")):
+        scores = json.loads(path.read_text())["scores"]
+        if len(scores) <= numbers[-1]:
+            continue
+        landmarks = [
+            Landmark(architectures[one].to_json(), rows[one][0][0], scores[one][0], alone)
+            for one, alone in zip(numbers, truth, strict=True)
+        ]
+        inherited, macs = (np.array([getattr(one, of) for one in landmarks]) for of in ("inherited", "macs"))
+        found, without = compared(landmarks), compared(landmarks, supernet=False)
+        over = [
+            tau_difference([(found, truth)], [(one, truth)], weights) for one in (inherited, macs, without)
+        ]
+        plain = [mean_tau([(one, truth)], weights) for one in (found, without)]
+        cells = [in_words(plain[0]), *(in_words(one, "+.2f") for one in over[:2]), in_words(plain[1])]
+        print(f"| {path.stem.removeprefix('super-')} | {' | '.join(cells)} | {in_words(over[2], '+.2f')} |")
+
+
+def in_words(one: Estimate, digits: str = ".2f") -> str:
+    return f"{one.value:{digits}} ({one.low:{digits}} to {one.high:{digits}})"
+
+
 def print_row(name: str, seconds: float, found: np.ndarray, truth: np.ndarray, macs: np.ndarray) -> None:
     learned = truth > CHANCE
     accuracy, loss = found[:, 0], -found[:, 1]
@@ -222,14 +258,13 @@ def print_row(name: str, seconds: float, found: np.ndarray, truth: np.ndarray, m
     beyond = tau_difference([(accuracy[learned], truth[learned])], [(macs[learned], truth[learned])], weights)
     print(
         f"| {name} | {seconds:.0f} | {accuracy[learned].mean():.1f} | {said(accuracy, truth)} "
-        f"| {said(accuracy[learned], truth[learned])} | {beyond.value:+.2f} ({beyond.low:+.2f} to {beyond.high:+.2f}) "
+        f"| {said(accuracy[learned], truth[learned])} | {in_words(beyond, '+.2f')} "
         f"| {mean_tau([(loss[learned], truth[learned])], weights).value:.2f} |"
     )
 
 
 def said(estimated: np.ndarray, truth: np.ndarray) -> str:
-    found = mean_tau([(estimated, truth)], resamples(len(truth)))
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+    return in_words(mean_tau([(estimated, truth)], resamples(len(truth))))
 
 
 def sharing(steps: int, seed: int, directory: str) -> None:
@@ -281,3 +316,4 @@ if __name__ == "__main__":
         sharing(args.steps, args.seed, args.data_dir)
     else:
         table(args.folder, args.steps)
+        corrected(args.space, args.folder, args.steps)

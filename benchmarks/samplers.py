@@ -23,7 +23,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
@@ -42,6 +42,8 @@ from nas.data import Data, Splits, load
 from nas.data.batches import Batches, normalize
 from nas.evaluation import accuracy_of
 from nas.hardware.timing import processor_name
+from nas.predictors.accuracy import Landmark, compared
+from nas.rank_statistics import mean_tau, resamples
 from search_spaces import Architecture, SearchSpace, only, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
@@ -305,9 +307,8 @@ def table(folder: Path, space: str, seeds: int) -> None:
     if alone is not None:
         for equal in measured:
             print(f"## Ranking, at equal {EQUAL_WORDS[equal]}\n")
-            _print_ranking(
-                {name: found for (name, one), found in results.items() if one == equal}, alone, costs
-            )
+            chosen = {name: found for (name, one), found in results.items() if one == equal}
+            _print_ranking(chosen, alone, costs, subnets(space))
 
 
 EQUAL_WORDS = {"steps": "optimiser steps", "macs": "MACs trained", "seconds": "processor time"}
@@ -337,24 +338,41 @@ def _print_curves(results: dict[str, list[dict]]) -> None:
     print()
 
 
-def _print_ranking(results: dict[str, list[dict]], alone: np.ndarray, costs: np.ndarray) -> None:
+def _print_ranking(
+    results: dict[str, list[dict]],
+    alone: np.ndarray,
+    costs: np.ndarray,
+    architectures: Sequence[Architecture],
+) -> None:
+    """`corrected` compares any two by models of trainings alone that saw neither (nas.predictors.accuracy)."""
     truth, count = alone.mean(axis=0), BINS * PER_BIN
-    print(
-        "| sampler | tau | tau within bins | gap to alone, bin 1 | bin 8 | all |\n|---|---|---|---|---|---|"
-    )
+    print("| sampler | tau | corrected | tau within bins | gap to alone, bin 1 | bin 8 | all |")
+    print("|---" * 7 + "|")
+
+    def corrected(inherited: np.ndarray, supernet: bool = True) -> float:
+        of = zip(architectures, costs * 1e6, inherited, truth, strict=False)
+        landmarks = [Landmark(one.to_json(), *map(float, numbers)) for one, *numbers in of]
+        weights = resamples(count, several=0)
+        return mean_tau([(compared(landmarks, supernet), truth)], weights).value
+
     for name, found in results.items():
         each = np.array([one["accuracies"][:count] for one in found])
         tau = np.array([kendalltau(one, truth).statistic for one in each])
         inside = np.array([_within(one, truth) for one in each])
         gap = (truth - each).reshape(len(each), BINS, PER_BIN).mean(axis=2)
-        cells = [tau, inside, gap[:, 0], gap[:, -1], gap.mean(axis=1)]
+        mended = np.array([corrected(one) for one in each])
+        cells = [tau, mended, inside, gap[:, 0], gap[:, -1], gap.mean(axis=1)]
         print(f"| {name} | {' | '.join(interval(cell, sign='') for cell in cells)} |")
-    print(f"| MACs | {kendalltau(costs[:count], truth).statistic:.2f} | {_within(costs, truth):.2f} | | | |")
+    by_macs, within = kendalltau(costs[:count], truth).statistic, _within(costs, truth)
+    without = corrected(np.full(count, 50.0), supernet=False)
+    print(
+        f"| MACs; corrected: MACs and operators alone | {by_macs:.2f} | {without:.2f} | {within:.2f} | | | |"
+    )
     if len(alone) > 1:
         pairs = [(a, b) for a in range(len(alone)) for b in range(a)]
         ceiling = np.mean([kendalltau(alone[a], alone[b]).statistic for a, b in pairs])
         inside = np.mean([_within(alone[a], alone[b]) for a, b in pairs])
-        print(f"| trained alone, another seed | {ceiling:.2f} | {inside:.2f} | | | |")
+        print(f"| trained alone, another seed | {ceiling:.2f} | | {inside:.2f} | | | |")
     print()
 
 

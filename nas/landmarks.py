@@ -140,14 +140,18 @@ def _say_what_it_is_worth(trials: Sequence[Trial]) -> None:
 
 
 def _lacking(health: OpenedHealth, experiment: Experiment) -> list:
-    """The trials that are still to be carried out."""
+    """The trials that are still to be carried out: of those that are landmarks already, and of as many others as are
+    missing."""
     from nas.health import chosen, wanted
 
     settings, trials = experiment.landmarks, health.store.trials(health.run.name)
-    epochs = _epochs(experiment, trials)
-    architectures = chosen(health.bench.space, settings.subnets, experiment.search.seed)
+    failed = {one.key for one in trials if one.error is not None}
+    there = [architecture_from_json(one.architecture) for one in landmarks_of(trials)]
+    drawn = chosen(health.bench.space, settings.subnets + len(failed), experiment.search.seed)
+    several = {one.key: one for one in (*there, *drawn) if one.key not in failed}
+    architectures = list(several.values())[: settings.subnets]
     try:
-        requests = wanted(architectures, settings.seeds, epochs, trials)
+        requests = wanted(architectures, settings.seeds, _epochs(experiment, trials), trials)
     except ValueError as error:
         raise ValueError(str(error).replace("--epochs", "landmarks.epochs")) from None
     return [one for one in requests if one.kind != "uncalibrated"]

@@ -15,10 +15,12 @@ from dashboard.words import quantities
 from nas.cli import main
 from nas.config import experiment as experiment_of
 from nas.experiment import search_run
+from nas.health import chosen
 from nas.landmarks import FACT, KEY, Landmarks, landmarks_of
 from nas.predictors.accuracy import FILE, AccuracyModel, fit_accuracies
+from nas.storage.records import Trial
 from nas.storage.store import Store
-from search_spaces import architecture_from_json
+from search_spaces import architecture_from_json, space_from_json
 from tests.conftest import TINY, TinyRun
 from tests.test_experiment_extended import kept, never, open_with, trained_run
 
@@ -122,6 +124,29 @@ def test_trainings_of_a_health_report_are_landmarks_and_the_reverse(tiny_run, tm
     corrected = json.loads(capsys.readouterr().out)["corrected"]
 
     assert corrected["others"] == 8 and set(corrected) >= {"tau", "without", "over_inherited", "over_macs"}
+
+
+def test_another_seed_of_the_search_trains_no_other_landmarks(searched, tmp_path):
+    run = copied(searched, tmp_path)
+    with Store(run.store_url) as store:
+        before = store.trials("tiny")
+        assert main(["search", *run.arguments, "-o", "search.seed=5", "-o", "search.budget=14"]) == 0
+        assert store.trials("tiny") == before
+        assert len(store.candidates("tiny")) == 14
+
+
+def test_what_cannot_be_trained_alone_is_replaced_by_another(tiny_run, tmp_path):
+    run = trained_run(tiny_run, tmp_path, PREDICTED)
+    with Store(run.store_url) as store:
+        space = space_from_json(store.run("tiny").space)
+        first = chosen(space, 1, 0)[0]
+        store.add_trial(
+            "tiny", Trial(first.key, first.to_json(), "alone", 0, {"epochs": 0.4}, error="no memory")
+        )
+        assert main(["search", *run.arguments]) == 0
+        landmarks = landmarks_of(store.trials("tiny"))
+
+    assert len(landmarks) == 10 and first.to_json() not in {one.architecture for one in landmarks}
 
 
 def test_a_run_that_was_searched_for_accuracy_goes_on_with_what_is_predicted(tiny_run, tmp_path):
