@@ -5,7 +5,6 @@ and a search that was stopped in any stage comes to where it would have come und
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from nas.storage.records import Trial
 from nas.storage.store import Store
 from search_spaces import architecture_from_json, space_from_json
 from tests.conftest import TINY, TinyRun
-from tests.test_experiment_extended import kept, never, open_with, trained_run
+from tests.test_experiment_extended import copy_of, kept, never, open_with, trained_run
 
 PREDICTED = (
     TINY.replace("[accuracy, latency]", "[predicted_accuracy, macs]").replace("budget: 20", "budget: 12")
@@ -40,14 +39,6 @@ def searched(tiny_run, tmp_path_factory) -> TinyRun:
 
 def model_of(run: TinyRun) -> AccuracyModel:
     return AccuracyModel.load(run.folder / "runs/tiny" / FILE)
-
-
-def copied(run: TinyRun, folder: Path) -> TinyRun:
-    shutil.copytree(run.folder, folder / "copy")
-    copy = TinyRun(folder / "copy", folder / "copy/tiny.yaml", f"sqlite:///{folder / 'copy/nas.db'}")
-    with Store(copy.store_url) as store:
-        store.rename_run("tiny", "tiny", str(copy.folder / "runs/tiny"))
-    return copy
 
 
 def without_times(candidates) -> list:
@@ -87,7 +78,7 @@ def test_stopped_in_any_stage_it_comes_to_the_same(searched, tiny_run, tmp_path,
 def test_more_landmarks_predict_all_candidates_again_and_the_search_goes_on_from_them(
     searched, tmp_path, caplog
 ):
-    run = copied(searched, tmp_path)
+    run = copy_of(searched, tmp_path)
     more = ["-o", "landmarks.subnets=12", "-o", "search.budget=16"]
     before, first = kept(run)
 
@@ -127,7 +118,7 @@ def test_trainings_of_a_health_report_are_landmarks_and_the_reverse(tiny_run, tm
 
 
 def test_another_seed_of_the_search_trains_no_other_landmarks(searched, tmp_path):
-    run = copied(searched, tmp_path)
+    run = copy_of(searched, tmp_path)
     with Store(run.store_url) as store:
         before = store.trials("tiny")
         assert main(["search", *run.arguments, "-o", "search.seed=5", "-o", "search.budget=14"]) == 0
@@ -180,7 +171,7 @@ def test_the_dashboard_says_so_too(searched):
 
 
 def test_trainings_of_another_length_are_refused_with_the_way_out(searched, tmp_path, capfd):
-    run = copied(searched, tmp_path)
+    run = copy_of(searched, tmp_path)
 
     assert main(["search", *run.arguments, "-o", "landmarks.epochs=2", "-o", "landmarks.subnets=11"]) == 2
     assert (
@@ -209,7 +200,7 @@ def exported(run: TinyRun, *arguments: str) -> int:
 
 
 def test_a_candidate_is_trained_alone_and_verified(searched, tmp_path, capsys):
-    run = copied(searched, tmp_path)
+    run = copy_of(searched, tmp_path)
 
     assert exported(run, "--best", KEY, "--alone", "--epochs", "1", "--seed", "3", "--json") == 0
     written = json.loads(capsys.readouterr().out)
@@ -233,7 +224,7 @@ def test_a_training_alone_that_was_stopped_goes_on_to_the_same_bits(searched, tm
     from nas.data import load
     from nas.export.alone import trained_alone
 
-    run = copied(searched, tmp_path)
+    run = copy_of(searched, tmp_path)
     record, candidates = kept(run)
     experiment = from_json(record.experiment)
     splits = load(experiment.data)
