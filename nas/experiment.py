@@ -306,7 +306,7 @@ def search_run(
         )
     searcher = searcher_for(experiment.search, opened.space, experiment.goals)
     was = store.run(name)
-    if landmarks.are_needed(experiment) and not _corrected(opened, stop, trials):
+    if landmarks.are_needed(experiment) and not landmarks.prepare(opened, stop, *(trials or ())):
         return False
     asked = _asked(opened)
     if was.status == "finished" and was.experiment == asked.experiment and was.facts == asked.facts:
@@ -331,16 +331,6 @@ def search_run(
     ended = _search(opened, searcher, leg, make_pool or pool_here, on_candidate, stop)
     store.update_run(name, status="finished" if ended else "interrupted", message=ended or "")
     return ended is not None
-
-
-def _corrected(opened: Opened, stop: Callable[[], bool], trials: tuple[Callable, int] | None) -> bool:
-    """Predict accuracies of trainings alone by as many landmarks as are asked for; False if `stop` said so before."""
-    store, name = opened.store, opened.run.name
-    was = store.run(name)
-    store.update_run(name, status="searching", message="")
-    done = landmarks.prepare(opened, stop, *(trials or ()))
-    store.update_run(name, status=was.status if done else "interrupted", message=was.message if done else "")
-    return done
 
 
 def _search(

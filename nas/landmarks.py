@@ -75,9 +75,15 @@ def prepare(
     """
     from nas.health import examining, measure
 
-    store, name = opened.store, opened.run.name
+    store, name, path = opened.store, opened.run.name, Path(opened.run.folder) / FILE
     health = examining(opened.run, store, opened.experiment, opened.splits)
-    if not measure(health, _lacking(health, opened.experiment), stop, make_pool, workers):
+    requests, was = _lacking(health, opened.experiment), store.run(name)
+    landmarks = landmarks_of(store.trials(name))
+    if not requests and was.facts.get(FACT) == in_words(landmarks) and path.is_file():
+        return True
+    store.update_run(name, status="searching", message="")
+    if not measure(health, requests, stop, make_pool, workers):
+        store.update_run(name, status="interrupted")
         return False
     landmarks = landmarks_of(store.trials(name))
     if len(landmarks) < FEWEST:
@@ -85,15 +91,12 @@ def prepare(
             f"{len(landmarks)} architectures of {name} could be trained alone, and {FEWEST} or more are needed to "
             f"predict {KEY}; `nas health {name} --retry` says why others failed, or search for accuracy instead"
         )
-    path, which = Path(opened.run.folder) / FILE, in_words(landmarks)
-    if store.run(name).facts.get(FACT) == which and path.is_file():
-        return True
     model = fit_accuracies(landmarks)
     model.save(path)
     store.replace_values(
         name, [_predicted(model, one) for one in store.candidates(name) if _can_predict(one)]
     )
-    store.update_run(name, facts={FACT: which})
+    store.update_run(name, was.status, was.message, {FACT: in_words(landmarks)})
     _say_what_it_is_worth(store.trials(name))
     return True
 
@@ -127,7 +130,8 @@ def _say_what_it_is_worth(trials: Sequence[Trial]) -> None:
     from nas.health_view import with_interval
     from nas.ranking import health_of
 
-    corrected = health_of(trials).corrected
+    health = health_of(trials)
+    corrected = health.corrected
     if corrected is None or corrected.tau.above_zero:
         return
     log.warning(
@@ -135,7 +139,7 @@ def _say_what_it_is_worth(trials: Sequence[Trial]) -> None:
         "longer (landmarks: {subnets: %d}), or search for accuracy",
         KEY,
         with_interval(corrected.tau),
-        2 * corrected.others,
+        2 * health.architectures,
     )
 
 
