@@ -421,3 +421,15 @@ def test_what_makes_no_sense_beside_a_table_or_without_one_is_one_line_and_exit_
         assert examine(tiny_run, *arguments) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith("nas: ") and message in line
+
+
+def test_a_table_corrects_by_its_order_whatever_its_unit():
+    trials = noisy(40, noise=1.0)
+    reached = np.array([one.values["accuracy"] for one in trials if one.kind == "alone" and one.seed == 0])
+
+    found = [
+        health_of(trials, planted(trials, unit)).corrected
+        for unit in (reached, reached / 100, -np.exp(-reached / 5), 1e4 * reached - 7)
+    ]
+
+    assert found[0].tau.value > 0.3 and all(one == found[0] for one in found)

@@ -84,6 +84,37 @@ def test_a_yes_holds_the_tau_the_baseline_the_difference_and_the_ceiling():
     assert said.endswith(f"two seeds alone agree with τ {taus.seeds.value:.2f}")
 
 
+def biased(number: int = 48):
+    """Inherited accuracy overestimates networks of few MACs, as trainings alone can tell."""
+    macs = np.random.default_rng(1).uniform(1e6, 8e6, number)
+    quality = np.random.default_rng(2).normal(size=number)
+    return trials_of(75 + quality, 80 + quality + 3 * np.log(macs / 4e6), macs)
+
+
+def test_what_trainings_alone_correct_is_the_advice_and_has_its_rows(capsys):
+    health = health_of(biased())
+    better = health.corrected
+
+    print_health(health)
+
+    out = lines(capsys)
+    assert better.others == 38 and better.over_inherited.above_zero and better.over_macs.above_zero
+    assert (
+        f"search for predicted_accuracy in place of accuracy, which these trainings correct: it ranks with τ {better.tau.value:.2f}"
+        in out[1]
+    )
+    assert "MACs" not in verdict(health_of(noisy(48, noise=0.2))).next
+    named = {
+        "corrected by 38 other trainings alone": better.tau,
+        "corrected less inherited accuracy": better.over_inherited,
+        "corrected less MACs": better.over_macs,
+        "the same trainings without the supernet: MACs and operators": better.without,
+        "corrected less those without the supernet": better.over_without,
+    }
+    for name, one in named.items():
+        assert row(out, name) == [f"{one.value:.2f}", f"{one.low:.2f}", "to", f"{one.high:.2f}"], name
+
+
 def test_without_a_second_seed_the_ceiling_is_not_made_up():
     said = str(verdict(health_of(noisy(48, noise=0.2, seeds=1))))
 

@@ -370,3 +370,17 @@ def test_the_order_of_the_trials_does_not_matter():
     trials = noisy(30, noise=1)
 
     assert health_of(trials[::-1]) == health_of(trials)
+
+
+# -- corrected by trainings alone --------------------------------------------------------------
+
+
+def test_there_is_nothing_to_correct_with_few_or_without_macs_or_differences():
+    assert health_of(noisy(9, noise=0.2)).corrected is None
+    assert health_of(noisy(10, noise=0.2)).corrected is not None
+    without = [
+        replace(one, values={key: value for key, value in one.values.items() if key != "macs"})
+        for one in noisy(12, noise=0.2)
+    ]
+    assert health_of(without).corrected is None
+    assert health_of(trials_of(np.arange(12.0), [50.0] * 12)).corrected is None
