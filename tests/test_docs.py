@@ -36,12 +36,13 @@ def test_the_settings_tables_hold_every_setting():
     from dataclasses import fields
 
     from nas.data import Data
+    from nas.landmarks import Landmarks
     from nas.search import Search
     from supernets.recipe import Training
 
     text = (ROOT / "docs" / "experiment.md").read_text(encoding="utf-8")
     words = set(re.findall(r"[a-z_]+", text))
-    for section in (Data, Training, Search):
+    for section in (Data, Training, Search, Landmarks):
         missing = {field.name for field in fields(section)} - words
         assert not missing, f"docs/experiment.md says nothing of {section.__name__} {missing}"
 
