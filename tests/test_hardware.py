@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, fields
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
 
@@ -333,7 +333,7 @@ def test_runs_stop_when_time_and_least_number_are_reached_or_the_greatest_number
     ):
         calls = []
 
-        runs = time_runs(lambda calls=calls: calls.append(None), settings, "wall")
+        runs = time_runs(lambda calls=calls: calls.append(None), settings, "wall", rounds=1)
 
         assert len(runs.samples_ms) == expected
         assert len(calls) == expected + settings.warmup
@@ -568,28 +568,31 @@ import sys, torch
 from nas.hardware import device
 from tests.test_hardware import SHAPE, network
 record = device({"name": sys.argv[1]}).measure(network(32), SHAPE)
-print(record.median_ms, int(record.contended))
+print(record.median_ms, *record.interval_ms, int(record.contended))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 @every_cpu
-def test_fresh_processes_measure_the_same_or_say_that_they_were_disturbed(name):
+def test_fresh_processes_measure_the_same_or_say_that_they_were_disturbed(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PARETOSHIFT_CACHE", str(tmp_path))
+
     def fresh():
         done = subprocess.run(
             [sys.executable, "-c", REPEAT, name], capture_output=True, text=True, check=True, cwd=ROOT
         )
-        median, contended = done.stdout.split()
-        return float(median), contended == "1"
+        median, low, high, contended = map(float, done.stdout.split())
+        return median, low, high, bool(contended)
 
-    found = [fresh() for _ in range(5)]
+    fresh()  # from it the others know what is usual on this machine
+    found = [fresh() for _ in range(3)]
 
-    # One session timed again and again differs by 7 % on a shared machine, for seconds at a time and with nothing
-    # to tell: the fastest and the slowest moment do not count.
-    undisturbed = sorted(median for median, contended in found if not contended)[1:-1] or [1.0]
-    assert undisturbed[-1] < 1.05 * undisturbed[0]
-    medians = [median for median, _ in found]
+    undisturbed = [one[:3] for one in found if not one[3]]
+    for (median, low, high), (other, other_low, other_high) in combinations(undisturbed, 2):
+        overlap = low <= other_high and other_low <= high
+        assert overlap or max(median, other) < 1.05 * min(median, other)
+    medians = [median for median, *_ in found]
     assert max(medians) < 2.5 * min(medians)  # what is flagged is no nonsense: two share a core at the worst
 
 
@@ -598,12 +601,13 @@ def test_fresh_processes_measure_the_same_or_say_that_they_were_disturbed(name):
 
 def test_a_record_of_an_earlier_version_is_read():
     record = device(QUICK).measure(network(), SHAPE)
-    new = ("cpu_ms", "reference_ms", "machine", "attempts", "disturbed_by", "kernels")
+    new = ("cpu_ms", "reference_ms", "machine", "attempts", "disturbed_by", "kernels", "rounds")
     stored = {key: value for key, value in json.loads(record.to_json()).items() if key not in new}
 
     old = Latency.from_json(json.dumps(stored))
 
-    assert old.samples_ms == record.samples_ms and old.interval_ms == record.interval_ms
+    assert old.samples_ms == record.samples_ms
+    assert old.interval_ms == median_interval(np.array(record.samples_ms))
     assert old.drift is None and old.machine == {} and old.attempts == 1 and old.disturbed_by == ()
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from itertools import count
 
 import numpy as np
 import onnx
@@ -16,10 +15,10 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from nas.export.onnx_graph import _attribute, onnx_of
-from nas.hardware import device, reuse
+from nas.hardware import device, reuse, timing
 from nas.hardware.loaded import Loaded
 from nas.hardware.settings import Settings
-from nas.hardware.timing import LEAST_RUNS, Runs, time_runs
+from nas.hardware.timing import LEAST_ROUNDS, ROUNDS, Runs, time_runs
 from nas.measure import Measured, Network
 from nas.measure_view import print_measured
 from nas.storage.records import Latency, median_interval
@@ -38,10 +37,8 @@ def noisy(count: int, deviation: float, seed: int = 0) -> tuple[float, ...]:
     return tuple(1 + deviation * np.random.default_rng(seed).standard_normal(count))
 
 
-def share(samples: tuple[float, ...]) -> float:
-    """How far the interval of the median reaches from it."""
-    (low, high), median = median_interval(np.array(samples)), np.median(samples)
-    return max(median - low, high - median) / median
+def without_pauses(monkeypatch) -> None:
+    monkeypatch.setattr(timing, "BETWEEN", 0.0)
 
 
 # -- the graph ---------------------------------------------------------------------------------
@@ -71,34 +68,30 @@ def test_a_graph_holds_the_very_weights_and_is_the_same_each_time():
 
 
 @pytest.mark.parametrize("interval", [0.002, 0.01, 0.03])
-def test_runs_end_early_only_once_their_interval_is_narrow(interval):
-    ends = iter(noisy(450, 0.02))  # some of them are of runs that do not count
+def test_runs_end_early_only_once_their_interval_is_narrow(interval, monkeypatch):
+    without_pauses(monkeypatch)
+    ends = iter(noisy(400, 0.02))
 
     runs = time_runs(lambda: next(ends), Settings(warmup=0, seconds=60, interval=interval), "cuda-event")
 
     done = len(runs.samples_ms)
-    assert 50 <= done <= 400
-    assert done == 400 or share(runs.samples_ms) <= interval
+    assert done == sum(runs.rounds) and len(runs.rounds) >= LEAST_ROUNDS
+    assert done == 400 or runs.beyond <= interval
     assert (done < 400) == (interval > 0.002)
 
 
-def test_neither_bound_gives_way_to_a_narrow_interval():
+def test_no_bound_gives_way_to_a_narrow_interval(monkeypatch):
+    without_pauses(monkeypatch)
+
     def timed(**settings):
         return len(time_runs(lambda: 1.0, Settings(warmup=0, **settings), "cuda-event").samples_ms)
 
-    assert timed(min_runs=70, seconds=60, interval=0.5) == 70
-    assert timed(min_runs=1, seconds=60, interval=0.5) == LEAST_RUNS
+    assert (
+        timed(min_runs=350, seconds=60, interval=0.5) == 400 * 8 // ROUNDS
+    )  # the first whole round with so many
+    assert timed(min_runs=1, max_runs=90, seconds=60, interval=0.5) == 90 * LEAST_ROUNDS // ROUNDS
     assert timed(min_runs=1, max_runs=4, seconds=60, interval=0.5) == 4
     assert timed(min_runs=1, max_runs=90, seconds=60, interval=0) == 90
-
-
-def test_a_look_at_the_interval_is_followed_by_a_run_that_does_not_count():
-    calls = count()
-
-    settings = Settings(warmup=3, min_runs=8, max_runs=9, seconds=60, interval=0.01)
-    runs = time_runs(lambda: float(next(calls)), settings, "cuda-event")
-
-    assert runs.samples_ms == (*map(float, range(3, 11)), 12.0)
 
 
 def test_what_is_disturbed_does_not_end_early():
@@ -110,22 +103,23 @@ def test_what_is_disturbed_does_not_end_early():
     interrupted = Runs("thread-cpu", steady, steady, 9)
     unsteady = Runs("wall", (1.0,) * 15 + (1.2,) * 85, (1.2,) * 100, 0)
     for runs in (waited, interrupted, unsteady):
-        assert share(runs.samples_ms) <= 0.01
+        assert runs.beyond <= 0.01
         assert not runs.suffices(0.01)
 
 
-def test_the_interval_covers_the_true_median_also_where_runs_end_early():
-    covered, runs, rounds = 0, [], 80
-    for seed in range(rounds):
-        ends = iter(noisy(450, 0.03, seed))
+def test_the_interval_covers_the_true_median_also_where_runs_end_early(monkeypatch):
+    without_pauses(monkeypatch)
+    covered, runs, times = 0, [], 40
+    for seed in range(times):
+        ends = iter(noisy(400, 0.03, seed))
         settings = Settings(warmup=0, seconds=60, interval=0.01)
-        found = time_runs(lambda ends=ends: next(ends), settings, "cuda-event").samples_ms
-        low, high = median_interval(np.array(found))
+        found = time_runs(lambda ends=ends: next(ends), settings, "cuda-event")
+        low, high = median_interval(np.array(found.samples_ms), found.rounds)
         covered += low <= 1 <= high
-        runs.append(len(found))
+        runs.append(len(found.samples_ms))
 
-    assert covered / rounds > 0.85  # 0.92 for a fixed number of runs
-    assert 50 < np.mean(runs) < 200
+    assert covered / times > 0.9
+    assert min(runs) == 400 * LEAST_ROUNDS // ROUNDS <= np.mean(runs) < 360
 
 
 def test_a_record_that_ended_early_is_narrow_and_undisturbed():
@@ -134,10 +128,11 @@ def test_a_record_that_ended_early_is_narrow_and_undisturbed():
     record = chosen.measure(network(), SHAPE)
 
     assert len(record.samples_ms) >= 20
-    spent = sum(record.wall_ms) / 1e3
-    unforeseen = ("drifted", "throttled")  # of what is known only afterwards
+    unforeseen = ("drifted", "throttled", "unusual")  # of what is known only afterwards
     foreseen = [why for why in record.disturbed_by if not why.startswith(unforeseen)]
-    assert spent > 0.5 or (share(record.samples_ms) <= 0.05 and not foreseen)
+    low, high = record.interval_ms
+    narrow = record.median_ms * 0.95 <= low and high <= record.median_ms * 1.05
+    assert len(record.rounds) == ROUNDS or (narrow and not foreseen)
 
 
 # -- measurements that are used again ----------------------------------------------------------

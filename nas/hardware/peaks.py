@@ -148,7 +148,7 @@ def _best_ms(device: Runtime, kind: str, rows: int, columns: int) -> float:
 
 def _run_ms(device: Runtime, kind: str, rows: int, columns: int) -> float:
     loaded = _loaded(device, kind, rows, columns)
-    return min(time_runs(loaded.run, RUNS, loaded.clock).samples_ms)
+    return min(time_runs(loaded.run, RUNS, loaded.clock, rounds=1).samples_ms)
 
 
 def _loaded(device: Runtime, kind: str, rows: int, columns: int) -> Loaded:

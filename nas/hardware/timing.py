@@ -8,6 +8,11 @@ has become slower, the machine has. Of the other guests of a shared machine, whi
 or its cache, nothing tells but the runs themselves: where the middle one is much above the fastest tenth, the
 median is not that of the network alone, and is flagged. Doing it again would not help, the guests stay.
 
+A machine is faster or slower for tenths of a second at a time, without a sign of it, and a network that runs all
+its time in one such moment tells of that alone. So the runs are made in rounds with untimed runs between them, the
+interval of the median is that of moments as well as of runs, and where it is wide the record is flagged. So is one of
+a longer moment in which the reference network took more or less than it usually does on this machine.
+
 Where the settings say so, runs end early once their median is known well enough, by the very interval that the
 record will tell, but only while nothing disturbs them: what is disturbed gets all of its time, and is judged as if
 nothing ended early.
@@ -27,8 +32,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from math import ceil, isqrt
+from functools import cache, cached_property
+from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +43,7 @@ import numpy as np
 from nas.hardware.loaded import Clock, Loaded
 from nas.hardware.machine import during, state
 from nas.hardware.settings import Settings
+from nas.hardware.usual import usual_ms
 from nas.storage.records import Latency, median_interval
 
 if TYPE_CHECKING:
@@ -49,9 +56,16 @@ SWITCHED = 0.05  # share of the runs that may be interrupted; more cool the cach
 SWITCHES_PER_SECOND = 20  # a quiet kernel interrupts so often too, which long runs cannot avoid
 DRIFT = 0.05  # by which share the reference network may change from before to after
 UNSTEADY = 0.05  # by which share the median may be above the fastest tenth of the runs
-REFERENCE = Settings(warmup=5, min_runs=30, seconds=0.02, interval=0)  # how that is timed
-LEAST_RUNS = 6  # fewer have no 95 % interval of their median: all lie on one side of it with 2 × 0.5⁵
-LOOKS = 1.25  # by which factor the runs grow from one look at their interval to the next
+UNUSUAL = 0.03  # by which share the reference network may differ from what is usual here
+UNSURE = 0.05  # by which share the interval of the median may reach from it
+REFERENCE = Settings(warmup=5, min_runs=30, seconds=0.01, interval=0)  # how that is timed, in one round
+ROUNDS = 9  # in which the runs are made
+LEAST_ROUNDS = 6  # fewer have no 95 % interval of their median: all lie on one side of it with 2 × 0.5⁵
+BETWEEN = 0.04  # seconds between two rounds at most, where a round is long enough
+WAKING = 0.01  # seconds that a processor that has slept takes to be as fast as it is
+TIMES = (
+    4  # as many times what a round is given lies between two at most, so that short measurements stay short
+)
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +81,8 @@ class Runs:
     cpu_ms: tuple[float, ...] = ()  # processor time of the process, where that is not the clock
     reference_ms: tuple[float, ...] = ()  # of the reference network, before and after
     machine: Mapping[str, float | str] = field(default_factory=dict)
+    rounds: tuple[int, ...] = ()  # how many runs each round has
+    usual_ms: float | None = None  # of the reference network on this machine
 
     @property
     def disturbances(self) -> dict[str, float]:
@@ -98,60 +114,84 @@ class Runs:
         """Why the median is not to be relied on, in words; empty where it is."""
         fast, middle = np.percentile(self.samples_ms, (10, 50))
         unsteady = (f"unsteady: the median is {middle / fast - 1:.0%} above the fastest tenth of the runs",)
+        unsure = (f"unsure: the median is known to ± {self.beyond:.0%}, from moments that differ",)
         disturbances = tuple(what for what, times in self.disturbances.items() if times > 1)
-        return disturbances + (unsteady if middle > (1 + UNSTEADY) * fast else ())
+        disturbances += unsteady if middle > (1 + UNSTEADY) * fast else ()
+        disturbances += unsure if self.beyond > UNSURE else ()
+        return disturbances + self._oddities()
+
+    def _oddities(self) -> tuple[str, ...]:
+        """How the whole moment differs from what is usual, in words; empty where it does not."""
+        ratio = float(np.mean(self.reference_ms)) / self.usual_ms if self.usual_ms else 1.0
+        apart, word = max(ratio, 1 / ratio) - 1, "more" if ratio > 1 else "less"
+        unusual = (f"unusual: the reference network took {apart:.0%} {word} than usual on this machine",)
+        return unusual if apart > UNUSUAL else ()
+
+    @cached_property
+    def beyond(self) -> float:
+        """How far the 95 % interval of the median reaches from it, as a share."""
+        median = float(np.median(self.samples_ms))
+        low, high = median_interval(np.array(self.samples_ms), self.rounds)
+        return max(median - low, high - median) / median
 
     def suffices(self, interval: float) -> bool:
         """Whether nothing disturbed the runs so far and the 95 % interval of their median is within a share of it."""
-        ordered, count = np.sort(self.samples_ms), len(self.samples_ms)
-        median, beside = float(np.median(ordered)), isqrt(count)  # 1.96 deviations of its rank, nearly
-        ranks = ordered[count // 2 - beside], ordered[(count - 1) // 2 + beside]
-        if _beyond(median, *ranks) > interval or self.troubles:  # cheap, and right for independent runs
-            return False
-        return _beyond(median, *median_interval(np.array(self.samples_ms))) <= interval
+        return self.beyond <= interval and not self.troubles
 
 
-def _beyond(median: float, low: float, high: float) -> float:
-    """How far an interval reaches from the median that it is of, as a share."""
-    return max(median - low, high - median) / median
-
-
-def time_runs(run: Callable[[], float | None], settings: Settings, clock: Clock) -> Runs:
+def time_runs(
+    run: Callable[[], float | None], settings: Settings, clock: Clock, rounds: int = ROUNDS
+) -> Runs:
     """Warm up, then time runs until the settings say that it is enough.
 
-    A look at how well the median is known is followed by a run that does not count, since it cools the caches.
+    A round has its part of the runs and of the seconds. Between two rounds the network runs on and is not timed: a
+    processor that sleeps meanwhile is slower when it wakes, and not the same each time.
 
     Args:
         run: runs the network once and returns when it is done. On another clock than `thread-cpu` and
             `wall`, it returns its time on that, in milliseconds.
+        rounds: 1 for what is timed in one moment.
     """
     processor_time = time.thread_time_ns if clock == "thread-cpu" else time.process_time_ns
-    for _ in range(settings.warmup):
-        run()
-    wall, cpu, own = [], [], []
-    switches = _switches(clock)
+    rounds = min(rounds, settings.max_runs)
+    seconds = settings.seconds / rounds
+    wall, cpu, own, ends, switches = [], [], [], [0], 0
 
     def so_far() -> Runs:
         samples = {"thread-cpu": cpu, "wall": wall}.get(clock, own)
         beside = () if clock == "thread-cpu" else tuple(cpu)
-        return Runs(clock, tuple(samples), tuple(wall), _switches(clock) - switches, beside)
+        lengths = tuple(end - start for start, end in pairwise(ends))
+        return Runs(clock, tuple(samples), tuple(wall), switches, beside, rounds=lengths)
 
-    def more() -> bool:
-        done = len(wall)
-        return done < settings.min_runs or (done < settings.max_runs and time.perf_counter_ns() < end)
+    def enough() -> bool:
+        done = len(ends) > LEAST_ROUNDS and len(wall) >= settings.min_runs
+        return bool(settings.interval) and done and so_far().suffices(settings.interval)
 
-    end, look = time.perf_counter_ns() + settings.seconds * 1e9, max(settings.min_runs, LEAST_RUNS)
-    while more():
-        wall_start, cpu_start = time.perf_counter_ns(), processor_time()
-        own.append(run())
-        cpu.append((processor_time() - cpu_start) / 1e6)
-        wall.append((time.perf_counter_ns() - wall_start) / 1e6)
-        if settings.interval and len(wall) == look and more():
-            if so_far().suffices(settings.interval):
+    _warm_up(run, settings.warmup, min(WAKING, TIMES * seconds) if rounds > 1 else 0.0)
+    for number in range(1, rounds + 1):
+        if number > 1:
+            if enough():
                 break
-            look = ceil(LOOKS * look)
-            run()
+            _warm_up(run, ceil(settings.warmup / rounds), min(BETWEEN, TIMES * seconds))
+        end = time.perf_counter_ns() + seconds * 1e9
+        least, most = ceil(settings.min_runs * number / rounds), settings.max_runs * number // rounds
+        before = _switches(clock)
+        while len(wall) < least or (len(wall) < most and time.perf_counter_ns() < end):
+            wall_start, cpu_start = time.perf_counter_ns(), processor_time()
+            own.append(run())
+            cpu.append((processor_time() - cpu_start) / 1e6)
+            wall.append((time.perf_counter_ns() - wall_start) / 1e6)
+        switches += _switches(clock) - before
+        ends.append(len(wall))
     return so_far()
+
+
+def _warm_up(run: Callable[[], float | None], runs: int, seconds: float) -> None:
+    """Run at least so often without counting, and if at all then for so many seconds."""
+    end, done = time.perf_counter_ns() + seconds * 1e9, 0
+    while runs and (done < runs or time.perf_counter_ns() < end):
+        run()
+        done += 1
 
 
 def _switches(clock: Clock) -> int:
@@ -201,7 +241,7 @@ def reference_alone(reference: Loaded) -> float:
 
 
 def _reference_ms(run: Callable[[], float | None], clock: Clock) -> float:
-    return float(np.median(time_runs(run, REFERENCE, clock).samples_ms))
+    return float(np.median(time_runs(run, REFERENCE, clock, rounds=1).samples_ms))
 
 
 def measure(
@@ -210,6 +250,15 @@ def measure(
     """The record of one measurement, with the runtime's own profile if `kernels` are asked for."""
     load = os.getloadavg()[0]
     runs, attempts = time_alone(network.run, device, network.clock, reference.run, network.state)
+    processor = network.processor or processor_name()
+    of = {
+        "device": device.name,
+        "precision": device.precision,
+        "threads": device.threads,
+        "versions": dict(network.versions),
+        "processor": processor,
+    }
+    runs = replace(runs, usual_ms=usual_ms(of, float(np.mean(runs.reference_ms))))
     if troubles := runs.troubles:
         logger.info("others disturbed this measurement: %s", "; ".join(troubles))
     return Latency(
@@ -220,7 +269,7 @@ def measure(
         samples_ms=runs.samples_ms,
         wall_ms=runs.wall_ms,
         versions=dict(network.versions),
-        processor=network.processor or processor_name(),
+        processor=processor,
         load=load,
         involuntary_switches=runs.switches,
         contended=bool(troubles),
@@ -230,6 +279,7 @@ def measure(
         attempts=attempts,
         disturbed_by=troubles,
         kernels=network.kernels() if kernels and network.kernels else (),
+        rounds=runs.rounds,
     )
 
 
