@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = make_bench(given.preset, given.resolution, Path(folder))
+        bench = make_bench(given.preset, given.resolution, 0, Path(folder))
     work, before = Work(bench.supernet), set()
     print(f"| {given.preset}, generation | one tree | portions | {given.workers} workers | kept for ever |")
     print("|---|---|---|---|---|")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,7 +20,7 @@ from nas import config
 from nas.data import Splits, load
 from nas.data.batches import laid_out, normalize
 from nas.hardware import device as latency_device
-from nas.memory import keep_freed_memory
+from nas.memory import keep_freed_memory, uncollected
 from nas.objectives import Measure, Measured, measures_for, with_needs
 from nas.predictors.accuracy import FILE as ACCURACY_MODEL
 from nas.predictors.accuracy import AccuracyModel
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 ALWAYS = ("macs", "parameters", "bytes")  # they cost nothing, so every candidate has them
 BATCH = 500  # images scored at once, at most
-PIXELS = 100_000  # of them on a CPU, so that what layers hand on stays in its cache
+PIXELS = 50_000  # of them on a CPU, at most: fewer fit its cache better, too few are all calls
 
 
 def space_of(experiment: config.Experiment, splits: Splits) -> NetworkSpace:
@@ -130,6 +131,7 @@ def prepare(experiment_json: str, supernet_file: str) -> Bench:
     return Bench(experiment, splits, space_of(experiment, splits), Path(supernet_file))
 
 
+@uncollected()
 def evaluate(
     bench: Bench,
     architecture: Architecture,
@@ -227,11 +229,7 @@ def scores_of(subnet: nn.Module, images: Tensor, labels: Tensor) -> tuple[float,
 
 
 def in_batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels to score at once, the same whatever is scored."""
-    size = scored_at_once(images.shape[1:], images.device)
+    """Images (N, C, H, W) or signals (N, C, L), and labels, to score at once: the same whatever is scored."""
+    fits = max(1, PIXELS // prod(images.shape[2:])) if images.device.type == "cpu" else BATCH
+    size = min(BATCH, fits)
     return zip(images.split(size), labels.split(size), strict=True)
-
-
-def scored_at_once(shape: Sequence[int], device: torch.device) -> int:
-    """How many images (C, H, W) or signals (C, L) are scored at once."""
-    return BATCH if device.type != "cpu" else min(BATCH, max(1, PIXELS // prod(shape[1:])))

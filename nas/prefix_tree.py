@@ -170,12 +170,16 @@ class PrefixTree(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images, or (N, C, L) signals, to the logits of all, (paths, N, classes)."""
+        return self.through(images, lambda layers, x: layers(x))
+
+    def through(self, images: Tensor, layers_of: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+        """As `forward`, the layers of a node being gone through by a function of them and of what they take."""
         logits: list[Tensor | None] = [None] * self.paths
         waiting: list[tuple[int, Tensor, Tensor | None]] = [(0, images, None)]
         while waiting:
             number, x, begun = waiting.pop()
             begun = x if self.begins[number] else begun
-            x = self.layers[number](x)
+            x = layers_of(self.layers[number], x)
             if self.adds[number]:
                 x = begun + x
             if self.ends[number] is not None:

@@ -10,13 +10,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nas.evaluation import BATCH, Bench, evaluate
+from nas.evaluation import BATCH, Bench, evaluate, in_batches
+from nas.memory import uncollected
 from nas.objectives import KEYS, Measure, Measured
 from nas.prefix_tree import Part, PrefixTree, path, portions
 from nas.storage.records import Candidate
 from search_spaces import Architecture, SearchSpace
 from supernets.calibration import recalibrate
 from supernets.cost import COSTS
+from supernets.folding import folded
 from supernets.merging import deployed
 from supernets.spatial import channels_last
 
@@ -90,6 +92,7 @@ def _known(
         return {}
 
 
+@uncollected()
 def _measured_together(
     bench: Bench, together: Sequence[Architecture], paths: Sequence[Sequence[Part]]
 ) -> dict[str, dict[str, Measured]]:
@@ -111,9 +114,10 @@ def _measured_together(
 @torch.inference_mode()
 def accuracies_of(tree: PrefixTree, images: Tensor, labels: Tensor) -> list[float | None]:
     """As `nas.evaluation.accuracy_of`, of each subnet of a tree; None for one whose output is not a number."""
+    tree = folded(tree)
     right = torch.zeros(tree.paths, dtype=torch.long, device=images.device)
     finite = torch.ones(tree.paths, dtype=torch.bool, device=images.device)
-    for batch, answers in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+    for batch, answers in in_batches(images, labels):
         logits = tree(batch)  # (paths, N, classes)
         finite &= torch.isfinite(logits).flatten(1).all(1)
         right += (logits.argmax(2) == answers).sum(1)

@@ -9,14 +9,21 @@ without). What a subnet without its own scores can be seen with one set for all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from search_spaces import Architecture
+from supernets.folding import ROWS, in_place
+from supernets.merging import is_plain
 from supernets.spatial import BATCH_NORMS
+from supernets.supernet import Residual
 from supernets.training import batch_statistics
+
+SUMMED = 2048  # values of a channel that are added up in their own precision
 
 
 @torch.no_grad()
@@ -26,16 +33,86 @@ def recalibrate(subnet: nn.Module, images: Tensor, batch_size: int = 256) -> nn.
     Everything but batch norm works as in evaluation. A last batch of fewer than half of `batch_size`
     is left out unless it is the only one.
     """
-    norms = [module for module in subnet.modules() if isinstance(module, BATCH_NORMS)]
     subnet.eval()
-    for norm in norms:
+    for norm in _norms(subnet):
         norm.reset_running_stats()
         norm.momentum = None  # the cumulative average
-        norm.train()
     for batch in images.split(batch_size):
         if len(batch) >= batch_size / 2 or len(images) < batch_size:
-            subnet(batch)
-    return subnet.eval()
+            _through(subnet, batch)
+    return subnet
+
+
+def _through(module: nn.Module, x: Tensor) -> Tensor:
+    """A batch through a module whose norms go by the batch.
+
+    On a CPU rows of layers are gone through one by one, and a module with a method `through` says how it is gone
+    through. Any other module is computed as in training, and so is all on other devices, whose kernels do it at once.
+    """
+    if x.device.type == "cpu" and hasattr(module, "through"):
+        return module.through(x, _through)
+    if x.device.type == "cpu" and type(module) in ROWS:
+        y = _through_row(module, x)
+        return x + y if type(module) is Residual else y
+    norms = _norms(module)
+    for norm in norms:
+        norm.train()
+    y = module(x)
+    for norm in norms:
+        norm.eval()
+    return y
+
+
+def _through_row(row: nn.Sequential, x: Tensor) -> Tensor:
+    for before, layer in pairwise([None, *row]):
+        if isinstance(layer, BATCH_NORMS) and is_plain(before):
+            normalize_(x, layer)
+        else:
+            x = _through(in_place(layer, before), x)
+    return x
+
+
+def normalize_(x: Tensor, norm: nn.Module) -> None:
+    """As the norm in training, in place: (N, C, ...) by its own statistics, which go into the running ones.
+
+    Raises:
+        ValueError: there is but one value of a channel.
+    """
+    count = x.numel() // x.shape[1]
+    if count < 2:
+        raise ValueError(f"batch norm needs more than one value of each channel, and the batch has {count}")
+    mean, variance = _statistics(x)
+    norm.num_batches_tracked += 1
+    share = 1 / norm.num_batches_tracked.item()
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (count / (count - 1)), share)
+    scale = (variance + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+    scale, shift = (one.view(-1, *[1] * (x.ndim - 2)) for one in (scale, shift))
+    torch.addcmul(shift, x, scale, out=x)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of (N, C, ...), each right to some units in the last place.
+
+    torch adds up the values of a channel one after the other where channels come last, and of 100,000 numbers of
+    float32 four digits are right. So it adds up some images at a time, and what they come to is added in double
+    precision (Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
+    """
+    parts = x.split(max(1, SUMMED // prod(x.shape[2:])))
+    found = [torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts]
+    if len(found) == 1:
+        return found[0]
+    means, variances = (torch.stack(several).double() for several in zip(*found, strict=True))
+    shares = means.new_tensor([len(part) / len(x) for part in parts]).unsqueeze(1)
+    mean = (shares * means).sum(0)
+    variance = (shares * (variances + (means - mean).square())).sum(0)
+    return mean.to(x.dtype), variance.to(x.dtype)
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    return [one for one in module.modules() if isinstance(one, BATCH_NORMS)]
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def trimmed(network: nn.Module) -> nn.Module:
     there are none.
     """
     fixed = {part for one in network.modules() if hasattr(one, "embed") for part in one.modules()}
-    sizes = {one: _least_size(one) for one in network.modules() if _is_plain(one) and one not in fixed}
+    sizes = {one: _least_size(one) for one in network.modules() if is_plain(one) and one not in fixed}
     return _with_kernels(network, sizes)
 
 
@@ -56,7 +56,7 @@ def fitted(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     sizes = {
         one: tuple(tensors[f"{name}.weight"].shape[2:])
         for name, one in network.named_modules()
-        if _is_plain(one) and f"{name}.weight" in tensors
+        if is_plain(one) and f"{name}.weight" in tensors
     }
     return _with_kernels(network, sizes)
 
@@ -79,6 +79,12 @@ def fold(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, 
     shifted = shifted * scale + (norm.bias.double() if norm.affine else 0)
     scaled = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
     return scaled.to(weight.dtype), shifted.to(weight.dtype)
+
+
+def is_plain(module: nn.Module | None) -> bool:
+    """Whether it is a convolution whose padding is so many zeros."""
+    known = type(module) in CONVOLUTIONS.values() and module.padding_mode == "zeros"
+    return known and not isinstance(module.padding, str)
 
 
 def enlarged(weight: Tensor, kernel_size: int, dilation: int = 1) -> Tensor:
@@ -108,12 +114,6 @@ def _replace(module: nn.Module, method: str, done: dict[nn.Module, nn.Module]) -
         new = getattr(module, method)().train(module.training) if hasattr(module, method) else module
         done[module] = new
     return done[module]
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Whether it is a convolution whose padding is so many zeros."""
-    known = type(module) in CONVOLUTIONS.values() and module.padding_mode == "zeros"
-    return known and not isinstance(module.padding, str)
 
 
 def _least_size(layer: nn.Module) -> tuple[int, ...]:

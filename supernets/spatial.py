@@ -85,9 +85,12 @@ def mean(x: Tensor, keepdim: bool = False) -> Tensor:
 def channels_last(module: nn.Module) -> nn.Module:
     """The module with its (O, I, k, k) weights in the layout that convolutions of images are fastest in.
 
-    As `module.to(memory_format=...)`, which fails for a weight of five dimensions.
+    As `module.to(memory_format=...)`, which fails for a weight of five dimensions. A weight of one input channel is in
+    both layouts at once, but its strides are those of one of them, and torch computes in the layout that input or
+    weight have by their strides: if both are of one channel and `contiguous` leaves them as they are, a network does
+    everything in the slow layout.
     """
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return module

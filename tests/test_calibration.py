@@ -4,6 +4,7 @@ them it knows next to nothing.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from random import Random
 
 import numpy as np
@@ -21,7 +22,8 @@ from supernets.elastic import Norm
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers.uniform import Uniform
-from supernets.supernet import Supernet
+from supernets.spatial import channels_last
+from supernets.supernet import Residual, Supernet, make_supernet
 from supernets.training import train
 
 
@@ -44,7 +46,7 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 
 def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
 
 
 def by_hand(network: nn.Module, batches: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -77,6 +79,74 @@ def test_the_statistics_are_the_mean_over_the_batches(space, subnet):
     for norm, (mean, variance) in zip(norms(subnet), expected, strict=True):
         torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+
+
+SPACES = ["digits", "mobile", "resnet", "signal", "nasnet"]
+
+
+def unrolled(preset: str) -> SearchSpace:
+    shape = (2, 64) if preset == "signal" else (1, 16, 16)
+    return unroll(read_skeleton(preset), OPERATORS, ATTENTIONS, shape, 10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("preset", SPACES)
+def test_statistics_are_those_of_norms_in_training_mode(preset, seed):
+    space = unrolled(preset)
+    architecture = space.sample(Random(seed))
+    batch = torch.randn(24, *space.input_shape(architecture.resolution)).double()
+    plain, own = (channels_last(make_supernet(space).export(architecture).double()) for _ in range(2))
+    before = batch.clone()
+
+    with torch.no_grad():
+        plain.eval()
+        for norm in norms(plain):
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        for part in batch.split(8):
+            plain(part)
+    recalibrate(own, batch, batch_size=8)
+
+    assert torch.equal(batch, before)
+    assert len(norms(own)) > 3
+    for mine, theirs in zip(norms(own), norms(plain), strict=True):
+        assert mine.num_batches_tracked == theirs.num_batches_tracked == 3
+        torch.testing.assert_close(mine.running_mean, theirs.running_mean, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(mine.running_var, theirs.running_var, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_of_many_values_six_digits_are_right(layout):
+    network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.BatchNorm2d(8))
+    data = (2 * torch.randn(200, 1, 32, 32) + 3).contiguous(memory_format=layout)
+
+    recalibrate(channels_last(network), data)
+
+    with torch.no_grad():
+        expected = network[0].double()(data.double())
+    mean, variance = expected.mean((0, 2, 3)), expected.var((0, 2, 3))
+    torch.testing.assert_close(network[1].running_mean.double(), mean, rtol=3e-6, atol=3e-6)
+    torch.testing.assert_close(network[1].running_var.double(), variance, rtol=3e-6, atol=1e-9)
+
+
+def test_what_comes_before_a_norm_stays_as_it_is_where_somebody_else_sees_it():
+    row = nn.Sequential(nn.Identity(), nn.BatchNorm2d(1), nn.ReLU())
+    shared = Residual(OrderedDict(identity=nn.Identity(), relu=nn.ReLU(), norm=nn.BatchNorm2d(1)))
+    data = images(64)
+    before = data.clone()
+
+    for network in (row, shared):
+        recalibrate(network, data)
+        assert torch.equal(data, before)
+    torch.testing.assert_close(shared[2].running_mean, data.relu().mean((0, 2, 3)))
+
+
+def test_one_value_of_a_channel_has_no_variance():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+
+    with pytest.raises(ValueError, match="more than one value of each channel, and the batch has 1"):
+        recalibrate(network, torch.ones(1, 1, 1, 1))
 
 
 def test_what_was_there_before_does_not_matter(space, subnet):

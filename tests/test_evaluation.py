@@ -32,6 +32,7 @@ from search_spaces.parts import StageChoice
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
+from supernets.folding import folded
 from supernets.merging import deployed
 from supernets.operators import OPERATORS
 from supernets.spatial import channels_last
@@ -136,6 +137,23 @@ def test_logits_are_those_of_each_subnet_bit_for_bit(space, bench_for):
         for mine, one in zip(logits, asked, strict=True):
             assert torch.isfinite(mine).all()
             assert torch.equal(mine, bench.subnet(one)(images[:64]))
+
+
+@pytest.mark.parametrize("space", ["digits", "mobile", EVERYTHING], ids=["digits", "mobile", "all"])
+def test_what_is_scored_predicts_what_the_subnet_predicts_but_where_classes_tie(space, bench_for):
+    bench = bench_for(space)
+
+    for one in drawn(bench.space, 6):
+        images = bench.validation_images(bench.space.input_shape(one.resolution))
+        subnet = bench.subnet(one)
+        with torch.inference_mode():
+            plain, scored = subnet(images), folded(subnet)(images)
+
+        predicted, own = (logits.argmax(1, keepdim=True) for logits in (plain, scored))
+        between = plain.gather(1, predicted) - plain.gather(1, own)
+        assert (between <= 1e-5 * plain.abs().max()).all()
+        right = int((own.flatten() == bench.validation_labels).sum())
+        assert evaluate(bench, one).values["accuracy"] == 100 * right / len(images)
 
 
 def test_every_operator_attention_resolution_and_shared_kernel_is_measured_as_alone(bench_for, caplog):
