@@ -8,7 +8,6 @@ from threading import Lock
 from dashboard.standing import Standing, standing
 from dashboard.timings import Timing, timings
 from nas import explanations
-from nas.devices import devices_in
 from nas.explain import Explained
 from nas.hardware.peaks import Peaks
 from nas.storage.records import Candidate, Run
@@ -44,15 +43,13 @@ class Reader:
         return standing(run, self.candidates(run))
 
     def explained(self, run: Run, candidate: Candidate) -> dict[str, Explained]:
-        """A candidate taken apart, as far as somebody did, by the device's name in the run; "" where it has none.
+        """A candidate taken apart, as far as somebody did, by the device's name in the run, "" where it has none
+        there; or by what it is, if it is no device of the run.
 
         Raises:
             ValueError: a file of it is damaged.
         """
-        found = {
-            name: explanations.kept(run, candidate.key, name) for name in ("", *devices_in(candidate.values))
-        }
-        return {name: one for name, one in found.items() if one is not None}
+        return explanations.kept_everywhere(run, candidate.key)
 
     def peaks(self, run: Run) -> list[Peaks]:
         """

@@ -12,10 +12,11 @@ from nas.devices import Goals
 from nas.found import Found
 from nas.goals import constraints_of, focus_of, keys_of, objectives_of
 from nas.own_evaluator import Given, checked
-from nas.own_run import memory_of, own_run
+from nas.own_run import memory_of, own_run, own_searcher
 from nas.pool import Pool
-from nas.search import IDLE, PoolWhenNeeded, Search, make_searcher, tell
+from nas.search import IDLE, PoolWhenNeeded, Search, tell
 from nas.storage.records import Candidate, Constraint, Objective
+from nas.turns import Turns
 from search_spaces import Architecture, architecture_from_json
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class AskTell:
     undisturbed one would ask.
 
     Args:
-        store, name, extend: as of `nas.library.search`; what is extended has all values that are now asked for.
+        per_device, store, name, extend: as of `nas.library.search`; what is extended has all values that are now
+            asked for.
 
     Raises:
         ValueError: no such searcher, goal, limit or focus; or the store has another run of that name.
@@ -49,6 +51,7 @@ class AskTell:
         constraints: Mapping[str, Mapping[str, float]] | Sequence[Constraint] = (),
         focus: Mapping[str, Sequence[float | None]] | Sequence[Constraint] = (),
         *,
+        per_device: bool = False,
         store: str | os.PathLike | Store | None = None,
         name: str | None = None,
         extend: bool = False,
@@ -56,9 +59,10 @@ class AskTell:
         self.space = space
         self.objectives, self.constraints = objectives_of(objectives), constraints_of(constraints)
         self.focus = focus_of(focus, self.objectives)
-        settings = Search(searcher=searcher, seed=seed)
-        self.searcher = make_searcher(settings, space, len(self.objectives))
+        settings = Search(searcher=searcher, seed=seed, per_device=per_device)
         goals = Goals(self.objectives, self.constraints, self.focus)
+        self.searcher = own_searcher(settings, space, goals)
+        self._parts = self.searcher.parts if isinstance(self.searcher, Turns) else ((self.searcher, goals),)
         self.run = own_run(name, space, "a loop of ask and tell", settings, goals)
         self._batch: list[Architecture] = []  # as the searcher asked, known ones among them
         self._waiting: dict[str, Architecture] = {}  # asked and not told, by key
@@ -160,7 +164,8 @@ class AskTell:
         self._batch = []
 
     def _pass_on(self, one: Architecture) -> None:
-        tell(self.searcher, one, self._known[one.key], self.objectives, self.constraints, self.focus)
+        for searcher, goals in self._parts:
+            tell(searcher, one, self._known[one.key], goals.objectives, goals.constraints, goals.focus)
         self._passed.add(one.key)
 
 

@@ -7,6 +7,7 @@ convolutions, and change no time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nas.efficiency import Gap, gap, timed
 from nas.experiment import SUPERNET
 from nas.explain import Explained, explain
 from nas.export.onnx_graph import onnx_of
-from nas.hardware import Device, device
+from nas.hardware import Device, declared, device
 from nas.hardware.peaks import peaks_of
 from nas.measure import Network, read_devices
 from nas.pareto import front
@@ -82,7 +83,7 @@ def explained_on(
     """Each candidate taken apart on a device, and kept; none where the device has no profile: its peaks are kept.
 
     Args:
-        name: of the device in the run.
+        name: of the device in the run; what another device finds is kept beside what the run's own found.
         fresh: measure the peaks anew.
 
     Raises:
@@ -92,10 +93,10 @@ def explained_on(
     explanations.keep_peaks(run, peaks_of(there, fresh))
     if there.unprofiled():
         return []
-    found = []
+    found, kept_as = [], _kept_as(run, name, there)
     for network in networks:
         found.append(explain(network, there))
-        explanations.keep(run, found[-1], name)
+        explanations.keep(run, found[-1], kept_as)
         shown.to(len(found), found[-1].name)
     return found
 
@@ -130,6 +131,18 @@ def networks_of(run: Run, candidates: Sequence[Candidate], key: str) -> Iterator
     tensors, _ = checkpoint.load(path)
     load_weights(supernet, tensors, path)
     return (_network(one, supernet, space, key) for one in candidates)
+
+
+def _kept_as(run: Run, name: str, there: Device) -> str:
+    """The name of a device in the run, if it is that one with all its settings; else what it is."""
+    experiment = config.from_json(run.experiment)
+    own = experiment.devices.get(name) if experiment.devices else experiment.device
+    if own is not None and "resources" not in own and declared(own) == there:
+        return name
+    settings = {one.name: (getattr(there, one.name), one.default) for one in fields(there)}
+    return ",".join(
+        [there.name, *(f"{key}={value}" for key, (value, usual) in settings.items() if value != usual)]
+    )
 
 
 def _network(candidate: Candidate, supernet, space, key: str) -> Network:

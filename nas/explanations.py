@@ -1,7 +1,8 @@
 """What `nas explain` found of a run's candidates, kept in the run's folder for who looks at it later, without torch.
 
 RUN/explained/CANDIDATE.json             a candidate taken apart, on the device of the run
-RUN/explained/CANDIDATE@DEVICE.json      on one of several devices, by its name in the experiment
+RUN/explained/CANDIDATE@DEVICE.json      on one of several devices, by its name in the experiment; or on any other
+                                         device, by what it is, onnxruntime-cpu,threads=2
 RUN/explained/peaks/*.json               the peaks of the devices, against which all latencies of the run are held
 """
 
@@ -11,6 +12,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from nas.explain import Explained, Step
 from nas.hardware.peaks import Peaks
@@ -25,7 +27,7 @@ def keep(run: Run, found: Explained, device: str = "") -> None:
     """
     Args:
         found: of a candidate of the run, whose key is its name.
-        device: the name that the device has in the experiment, if it has several.
+        device: the name that the device has in the experiment, if it has several; what it is, if it has none there.
     """
     write_json(folder_of(run) / f"{_stem(found.name, device)}.json", asdict(found))
 
@@ -42,6 +44,18 @@ def kept(run: Run, key: str, device: str = "") -> Explained | None:
     """
     path = folder_of(run) / f"{_stem(key, device)}.json"
     return _explained(path) if path.is_file() else None
+
+
+def kept_everywhere(run: Run, key: str) -> dict[str, Explained]:
+    """A candidate on all devices on which it was explained, by the device as in `keep`; that of the run comes first.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    found = {"": kept(run, key)}
+    for path in sorted(folder_of(run).glob(f"{key}@*.json")):
+        found[unquote(path.stem.partition("@")[2])] = _explained(path)
+    return {device: one for device, one in found.items() if one is not None}
 
 
 def kept_peaks(run: Run) -> list[Peaks]:
@@ -65,7 +79,7 @@ def folder_of(run: Run) -> Path:
 
 
 def _stem(key: str, device: str) -> str:
-    return f"{key}@{device}" if device else key
+    return f"{key}@{quote(device, safe=' ,=')}" if device else key
 
 
 def _explained(path: Path) -> Explained:

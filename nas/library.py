@@ -18,14 +18,14 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from nas.asking import AskTell
-from nas.devices import Goals, devices_in
+from nas.devices import Goals
 from nas.found import Found
 from nas.goals import constraints_of, focus_of, keys_of, objectives_of
 from nas.own_evaluator import Given, OwnEvaluator
-from nas.own_run import memory_of, own_run
+from nas.own_run import memory_of, own_run, own_searcher
 from nas.pool import HerePool, Pool
 from nas.progress import in_words, track
-from nas.search import PoolWhenNeeded, Search, SearchFailed, searcher_for
+from nas.search import PoolWhenNeeded, Search, SearchFailed
 from nas.search import search as carry_out
 from nas.storage.records import Candidate, Constraint, Objective
 from search_spaces import CategoricalSpace
@@ -109,17 +109,12 @@ def search(
         Busy: another process carries out this run.
         WorkersFailed: workers die or cannot start.
     """
-    _check(space, evaluate, workers, gpus_per_worker, ray, timeout)
+    _check(space, evaluate, on_candidate, workers, gpus_per_worker, ray, timeout)
     settings = Search(budget, searcher, seed, seconds, plateau, per_device=per_device)
     goals, limits = objectives_of(objectives), constraints_of(constraints)
     region, start = focus_of(focus, goals), _architectures(space, start_from)
     asked = Goals(goals, limits, region)
-    if per_device and len(devices_in(keys_of(goals, limits))) < 2:
-        raise ValueError(
-            "per_device is True, but fewer than two devices are named; give each a latency of its own, such as "
-            '{"accuracy": "maximize", "latency_ms@server": "minimize", "latency_ms@phone": "minimize"}'
-        )
-    strategy = searcher_for(settings, space, asked)
+    strategy = own_searcher(settings, space, asked)
     run = own_run(name, space, _name(evaluate), settings, asked, start)
     evaluator = OwnEvaluator(evaluate, keys_of(goals, limits))
     with ExitStack() as used:
@@ -159,6 +154,7 @@ def search(
 def _check(
     space: Any,
     evaluate: Any,
+    on_candidate: Any,
     workers: int | None,
     gpus_per_worker: float,
     ray: str | None,
@@ -168,6 +164,10 @@ def _check(
         raise ValueError(f'space is {space!r}; make one with CategoricalSpace({{"kernel": [3, 5, 7]}})')
     if not callable(evaluate):
         raise ValueError(f"evaluate is {evaluate!r}; it must be a function of an architecture")
+    if not callable(on_candidate):
+        raise ValueError(
+            f"on_candidate is {on_candidate!r}; it must be a function of a candidate, or left out"
+        )
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int)):
         raise ValueError(f"workers is {workers!r}; it must be an integer of at least 1")
     for argument, value in (("timeout", timeout), ("gpus_per_worker", gpus_per_worker)):

@@ -14,12 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.devices import Goals
+from nas.devices import Goals, devices_in
 from nas.goals import keys_of
 from nas.pool import Pool
-from nas.search import Search
+from nas.search import Search, Searcher, searcher_for
 from nas.stopping import Clock
 from nas.storage.records import Candidate, Leg, Run
+from nas.turns import Turns
 
 if TYPE_CHECKING:
     from nas.legs import Sitting
@@ -50,6 +51,22 @@ def own_run(
         status="searching",
         facts=_facts(settings.seed),
     )
+
+
+def own_searcher(settings: Search, space: Any, goals: Goals) -> Searcher | Turns:
+    """The searcher of these goals, or one for each device.
+
+    Raises:
+        ValueError: as `nas.search.make_searcher`; or there are no devices to tell apart.
+    """
+    if not isinstance(settings.per_device, bool):
+        raise ValueError(f"per_device is {settings.per_device!r}; it must be True or False")
+    if settings.per_device and len(devices_in(keys_of(goals.objectives, goals.constraints))) < 2:
+        raise ValueError(
+            "per_device is True, but fewer than two devices are named; give each a latency of its own, such as "
+            '{"accuracy": "maximize", "latency_ms@server": "minimize", "latency_ms@phone": "minimize"}'
+        )
+    return searcher_for(settings, space, goals)
 
 
 def _facts(seed: int) -> dict[str, str]:

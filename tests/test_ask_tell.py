@@ -14,7 +14,7 @@ from plotly.utils import PlotlyJSONEncoder
 from dashboard.app import page
 from dashboard.reader import Reader
 from nas.experiment import Busy
-from nas.library import CategoricalSpace, ask_tell
+from nas.library import CategoricalSpace, ask_tell, search
 from nas.storage.store import Store
 from tests.own_search import GOALS, SIX, evaluate, found_by, keys, run_script
 
@@ -43,6 +43,39 @@ def test_a_small_space_is_asked_to_its_end():
             loop.tell(one, {"accuracy": one["a"], "latency_ms": one["b"]})
 
     assert len(asked) == len(set(asked)) <= 6
+
+
+def test_a_loop_for_each_device_comes_to_what_search_comes_to_stopped_or_not(tmp_path):
+    goals = {"accuracy": "maximize", "latency_ms@server": "minimize", "latency_ms@phone": "minimize"}
+
+    def both(one) -> dict[str, float]:
+        known = evaluate(one)
+        return {
+            "accuracy": known["accuracy"],
+            "latency_ms@server": known["latency_ms"],
+            "latency_ms@phone": known["latency_ms"] + one["a"],
+        }
+
+    def told(loop, count: int) -> list[str]:
+        while (left := count - len(loop.found.candidates)) > 0:
+            for one in loop.ask(left):
+                loop.tell(one, both(one))
+        return keys(loop.found)
+
+    more = {"searcher": "nsga2", "per_device": True}
+    undisturbed = search(SIX, both, goals, budget=40, quiet=True, **more)
+    with ask_tell(SIX, goals, store=tmp_path / "nas.db", **more) as loop:
+        told(loop, 23)
+    with ask_tell(SIX, goals, store=tmp_path / "nas.db", **more) as again:
+        stopped = told(again, 40)
+
+    assert told(ask_tell(SIX, goals, **more), 40) == stopped == keys(undisturbed)
+    assert again.found.fronts.keys() == {"server", "phone"}
+    assert told(ask_tell(SIX, goals, "nsga2"), 40) != keys(undisturbed)
+    with pytest.raises(ValueError, match="per_device is True, but fewer than two devices are named"):
+        ask_tell(SIX, GOALS, per_device=True)
+    with pytest.raises(ValueError, match="per_device is 'yes'; it must be True or False"):
+        ask_tell(SIX, goals, per_device="yes")
 
 
 def test_what_failed_is_told_as_none():

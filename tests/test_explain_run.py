@@ -113,9 +113,25 @@ def test_a_candidate_is_taken_apart_in_pytorch_by_the_module_that_it_is(explaine
     assert capsys.readouterr().out.startswith(
         f"{best.key} on torch-cpu (1 thread, batch 1, float32, eager): "
     )
-    apart = explanations.kept(found, best.key)
+    apart = explanations.kept(found, best.key, "torch-cpu")
     assert (apart.latency.device, apart.macs) == ("torch-cpu", before.macs)
-    explanations.keep(found, before)
+    assert explanations.kept(found, best.key) == before  # that of the run's own device is still there
+
+
+def test_what_each_device_and_setting_found_is_kept_beside_the_others(explained, run, capsys):
+    found, candidates, _ = explained
+    best = front(candidates, found.objectives, found.constraints)[0]
+    before, other = explanations.kept(found, best.key), "onnxruntime-cpu,batch=2"
+
+    for device_too in (["--device", other], []):
+        asked = ["explain", "tiny", "--candidate", best.key, *device_too, "--store", run.store_url]
+        assert main(asked) == 0
+        everywhere = explanations.kept_everywhere(found, best.key)
+        assert next(iter(everywhere)) == "" and everywhere[other].latency.settings["batch"] == 2
+        assert (everywhere[""] == before) == bool(device_too)  # explained again, its own is replaced
+
+    assert everywhere[""].latency.settings["batch"] == 1
+    assert explanations.kept_everywhere(found, "another") == {}
 
 
 def test_of_a_device_without_a_profile_whole_networks_are_told_of(explained, run, capsys):

@@ -140,6 +140,7 @@ def test_ten_failures_in_a_row_end_the_search_with_the_last_reason_and_keep_the_
         ({"workers": 1, "gpus_per_worker": 1.5}, "gpus_per_worker is 1.5; it must be a share of one GPU"),
         ({"workers": 1, "ray": "127.0.0.1:1"}, "its address; without ray one is started here"),
         ({"function": 3}, "evaluate is 3; it must be a function"),
+        ({"on_candidate": 3}, "on_candidate is 3; it must be a function of a candidate, or left out"),
         ({"space": {"a": [1]}}, "make one with CategoricalSpace"),
         ({"goals": {"accuracy": "maximise"}}, "'maximise', which is not known; did you mean maximize?"),
         ({"goals": ["accuracy"]}, "objectives is ['accuracy']; write for example"),
