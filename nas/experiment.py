@@ -52,13 +52,7 @@ log = logging.getLogger(__name__)
 SUPERNET = "supernet.safetensors"
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@")  # of a store's URL
 PROBE_IMAGES = 256  # of the validation images, for samplers that look at the loss
-EXTENDABLE = (
-    "search",
-    "objectives",
-    "constraints",
-    "focus",
-    "landmarks",
-)  # what may change when a run is continued
+EXTENDABLE = ("search", "objectives", "constraints", "focus", "landmarks")  # what a continued run may change
 PREDICTION = "latency prediction"  # the fact of what a sampler goes by
 LENGTH = ("interval", "reuse_days")  # of a device: how long is measured, not what
 

@@ -48,10 +48,10 @@ def settings_of(run: Run) -> str:
     asked = json.loads(run.experiment)
     search = {**asdict(Search()), **asked["search"]}
     goals = {"objectives": run.objectives, "constraints": run.constraints}
-    predicted = any(one.key == KEY for several in goals.values() for one in several)
+    predicted = FACT in run.facts and any(one.key == KEY for several in goals.values() for one in several)
     return json.dumps(
         {
-            **({FACT: run.facts.get(FACT)} if predicted else {}),
+            **({FACT: run.facts[FACT]} if predicted else {}),
             **{key: value for key, value in search.items() if key not in STOPPING},
             **{key: [asdict(one) for one in several] for key, several in goals.items()},
             "focus": asked.get("focus", []),

@@ -240,7 +240,7 @@ def cell(candidate: Candidate, key: str, own: bool = False) -> str:
         return "-"
     if key in candidate.intervals:
         low, high = candidate.intervals[key]
-        digits = 1 if key == PREDICTED else 3
+        digits = 1 if key == PREDICTED and not own else 3
         return f"{value:.{digits}f} [{low:.{digits}f}-{high:.{digits}f}]"
     if own:
         return f"{value:.4g}" if value != int(value) and abs(value) < 1e4 else quantity(value)
@@ -275,7 +275,7 @@ def limit_in_words(limit: Constraint) -> str:
 
 def _columns(run: Run, best: Sequence[Candidate]) -> list[str]:
     keys = [one.key for one in run.objectives] + [limit.key for limit in run.constraints]
-    keys += ["accuracy"] if PREDICTED in keys else []  # what an export has
+    keys += ["accuracy"] if PREDICTED in keys and FACT in run.facts else []  # what an export has
     known = {key for one in best for key in one.values}
     return [key for key in dict.fromkeys([*keys, "macs", "parameters", "bytes"]) if key in known]
 
@@ -285,6 +285,6 @@ def _notes(run: Run, candidates: Sequence[Candidate]) -> Iterator[str]:
     keys = {key for one in candidates for key in one.intervals}
     if any(key.startswith(TIMED) for key in keys):
         yield "latency: measured, median [95 % interval]"
-    if PREDICTED in keys:
-        by = run.facts.get(FACT, "trainings alone").partition(",")[0]
+    if PREDICTED in keys and FACT in run.facts:  # else it is a person's own
+        by = run.facts[FACT].partition(",")[0]
         yield f"{PREDICTED}: what a training alone would reach, predicted by {by} [95 % interval]"

@@ -21,6 +21,7 @@ from nas.storage.records import Trial
 from nas.storage.store import Store
 from search_spaces import architecture_from_json, space_from_json
 from tests.conftest import TINY, TinyRun
+from tests.own_search import evaluate, found_by
 from tests.test_experiment_extended import copy_of, kept, never, open_with, trained_run
 
 PREDICTED = (
@@ -168,6 +169,23 @@ def test_the_dashboard_says_so_too(searched):
 
     assert sources[KEY] == "predicted by 10 trainings alone"
     assert sources["accuracy"].startswith("measured")
+
+
+def test_a_person_s_own_objective_of_that_name_is_theirs(tmp_path, capsys):
+    def own(architecture):
+        measured = evaluate(architecture)
+        value = measured["accuracy"]
+        return {KEY: (value - 0.01, value, value + 0.01), "latency_ms": measured["latency_ms"]}
+
+    store, goals = f"sqlite:///{tmp_path / 'nas.db'}", {KEY: "maximize", "latency_ms": "minimize"}
+    found_by(function=own, goals=goals, store=store, name="own")
+    assert main(["report", "own", "--store", store]) == 0
+    said = capsys.readouterr().out
+    with Store(store, create=False) as opened:
+        [leg] = opened.legs("own")
+
+    assert "predicted_accuracy" in said and "training alone" not in said
+    assert FACT not in leg.settings
 
 
 def test_trainings_of_another_length_are_refused_with_the_way_out(searched, tmp_path, capfd):

@@ -63,9 +63,7 @@ ROUNDS = 9  # in which the runs are made
 LEAST_ROUNDS = 6  # fewer have no 95 % interval of their median: all lie on one side of it with 2 × 0.5⁵
 BETWEEN = 0.04  # seconds between two rounds at most, where a round is long enough
 WAKING = 0.01  # seconds that a processor that has slept takes to be as fast as it is
-TIMES = (
-    4  # as many times what a round is given lies between two at most, so that short measurements stay short
-)
+TIMES = 4  # and as many times what a round is given, so that short measurements stay short
 
 logger = logging.getLogger(__name__)
 
