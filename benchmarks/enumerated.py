@@ -71,15 +71,17 @@ def measure(folder: Path) -> None:
     torch.set_num_threads(1)
     among, path = space(), folder / "latency.jsonl"
     vectors, known = everything(among), {tuple(one[:2]) for one in read(path)}
-    measure_one, begun = measurer(among, DEVICE), time.monotonic()
+    measure_all, begun = measurer(among, DEVICE), time.monotonic()
     with path.open("a", encoding="utf-8") as file:
         for turn, count in enumerate((len(vectors), AGAIN)):
-            for number in np.random.default_rng(turn).permutation(len(vectors))[:count].tolist():
-                if (turn, number) not in known:
-                    record = measure_one(among.decode(vectors[number].tolist())).latency
-                    low, high = record.interval_ms
-                    fields = record.median_ms, low, high, record.contended
-                    print(json.dumps([turn, number, *fields]), file=file, flush=True)
+            order = np.random.default_rng(turn).permutation(len(vectors))[:count].tolist()
+            left = [number for number in order if (turn, number) not in known]
+            for number, found in zip(
+                left, measure_all(among.decode(vectors[one].tolist()) for one in left), strict=True
+            ):
+                low, high = found.latency.interval_ms
+                fields = found.latency.median_ms, low, high, found.latency.contended
+                print(json.dumps([turn, number, *fields]), file=file, flush=True)
             print(f"turn {turn + 1} ends after {time.monotonic() - begun:.0f} s", flush=True)
 
 

@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,31 +57,31 @@ def measure(name: str, folder: Path, budget: int, unseen: int) -> None:
     both = drawn(space, unseen + budget, seed=1)
     tests, randoms = both[:unseen], both[unseen:]
     known = read(path)
-    learner, measure_one = Learner(space, seed=0), measurer(space, DEVICE)
+    learner, measure_all = Learner(space, seed=0), measurer(space, DEVICE)
     turns = -(-budget // BATCH)
     per_turn = -(-unseen // turns)
 
     with path.open("a", encoding="utf-8") as file:
 
-        def take(kind: str, vector: tuple[int, ...]) -> tuple[float, float]:
-            if vector not in known[kind]:
-                begun = time.monotonic()
-                record = measure_one(space.decode(vector)).latency
+        def take(kind: str, vectors: Sequence[tuple[int, ...]]) -> list[tuple[float, float]]:
+            unknown = [vector for vector in vectors if vector not in known[kind]]
+            begun = time.monotonic()
+            for vector, found in zip(unknown, measure_all(map(space.decode, unknown)), strict=True):
+                record = found.latency
                 milliseconds, deviation = reading(record)
                 known[kind][vector] = milliseconds, deviation, record.contended
                 fields = milliseconds, deviation, record.contended, time.monotonic() - begun
                 print(json.dumps([kind, vector, *fields]), file=file, flush=True)
-            return known[kind][vector][:2]
+                begun = time.monotonic()
+            return [known[kind][vector][:2] for vector in vectors]
 
         for turn in range(turns + 1):
-            for vector in learner.ask(budget, 0.0):
-                learner.tell(vector, *take("chosen", vector))
-            for vector in randoms[turn * BATCH : (turn + 1) * BATCH]:
-                take("random", vector)
-            for vector in tests[turn * per_turn : (turn + 1) * per_turn]:
-                take("unseen", vector)
-            for vector in tests[max(turn - 1, 0) * per_turn : turn * per_turn]:
-                take("again", vector)
+            asked = learner.ask(budget, 0.0)
+            for vector, found in zip(asked, take("chosen", asked), strict=True):
+                learner.tell(vector, *found)
+            take("random", randoms[turn * BATCH : (turn + 1) * BATCH])
+            take("unseen", tests[turn * per_turn : (turn + 1) * per_turn])
+            take("again", tests[max(turn - 1, 0) * per_turn : turn * per_turn])
             print(f"{name}: turn {turn + 1} of {turns + 1}", flush=True)
 
 

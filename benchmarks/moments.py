@@ -1,12 +1,13 @@
-"""What the interval of a latency is worth in fresh processes: made in rounds with pauses, and in one moment.
+"""What the interval of a latency is worth in fresh processes: made in rounds that lie apart, and in one moment.
 
     python benchmarks/moments.py measure --file OUT.jsonl [--processes 24] [--busy 0]
     python benchmarks/moments.py table --file OUT.jsonl
 
 Subnets of the presets `tiny`, `digits` and `mobile` (thirty blocks), untrained, drawn with one seed, on
-onnxruntime-cpu with one thread and default settings. Each fresh process measures each network both ways, in an order
-of chance. Busy processes sum arrays that do not fit the second cache, all the while. Results are lines of JSON: what
-was interrupted goes on.
+onnxruntime-cpu with one thread and default settings. Each fresh process measures each network by itself in rounds
+and in one moment, and eight networks, these three and `mobile` five times more, in turns, in an order of chance. Busy
+processes sum arrays that do not fit the second cache, all the while. Results are lines of JSON: what was interrupted
+goes on.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from nas.hardware import device
-from nas.hardware.timing import alone_on_this_host, measure, processor_name, time_runs
+from nas.hardware.loaded import Loaded
+from nas.hardware.rounds import time_runs
+from nas.hardware.timing import TURNS, alone_on_this_host, measure, processor_name
 from nas.storage.records import median_interval
 
 SPACES = {"tiny": (1, 8, 8), "digits": (1, 8, 8), "mobile": (3, 32, 32)}
 DEEP = {"mobile": 10}  # blocks of each stage, where it is not what the preset says
-WAYS = ("rounds", "one moment")
-REST = 0.5  # seconds before each, so that the two ways meet different moments
+WAYS = ("in turns", "rounds", "one moment")
+REST = 0.5  # seconds before each, so that the ways meet different moments
 COLUMNS = (
     *("network", "way", "median ms", "spread of medians", "interval", "covers", "pairs overlap", "flagged"),
     *("unflagged pairs overlap", "within 3 %", "within 5 %", "attempts", "processor s", "wall s"),
@@ -73,29 +76,40 @@ def write_models(folder: Path) -> None:
 
 
 def one_process(folder: Path, number: int) -> None:
-    """Measure every network both ways, and print what came out."""
+    """Measure every network every way, and print what came out."""
     from nas.hardware.runtime import REFERENCE_SHAPE
 
     there = device({"name": "onnxruntime-cpu"})
     reference = there.load_onnx((folder / "reference.onnx").read_bytes(), REFERENCE_SHAPE)
-    tasks = [(name, way) for name in SPACES for way in WAYS]
-    Random(number).shuffle(tasks)
-    found: dict[str, dict[str, object]] = {name: {} for name in SPACES}
-    for name, way in tasks:
-        network = there.load_onnx((folder / f"{name}.onnx").read_bytes(), SPACES[name])
-        time.sleep(REST)
-        wall, processor = time.perf_counter(), time.process_time()
-        if way == "rounds":
-            record = measure(there, network, SPACES[name], reference)
-            told = record.median_ms, record.interval_ms, record.contended, record.attempts
-        else:
+
+    def loaded(name: str) -> tuple[Loaded, tuple[int, ...]]:
+        return there.load_onnx((folder / f"{name}.onnx").read_bytes(), SPACES[name]), SPACES[name]
+
+    def found(way: str, names: list[str]) -> list[tuple[float, tuple[float, float], bool, int]]:
+        networks = [loaded(name) for name in names]
+        if way == "one moment":
+            network, _ = networks[0]
             with alone_on_this_host():
                 runs = time_runs(network.run, there, network.clock, rounds=1)
-            median = float(np.median(runs.samples_ms))
-            told = median, median_interval(np.array(runs.samples_ms)), bool(runs.troubles), 1
-        spent = time.perf_counter() - wall, time.process_time() - processor
-        found[name][way] = [*told, *spent]
-    print(json.dumps(found))
+            median, interval = float(np.median(runs.samples_ms)), median_interval(np.array(runs.samples_ms))
+            return [(median, interval, bool(runs.troubles), 1)]
+        records = measure(there, networks, reference)
+        return [(one.median_ms, one.interval_ms, one.contended, one.attempts) for one in records]
+
+    together = [*SPACES, *["mobile"] * (TURNS - len(SPACES))]
+    tasks = [("in turns", together)] + [(way, [name]) for way in WAYS[1:] for name in SPACES]
+    Random(number).shuffle(tasks)
+    told: dict[str, dict[str, object]] = {name: {} for name in SPACES}
+    for way, names in tasks:
+        time.sleep(REST)
+        wall, processor = time.perf_counter(), time.process_time()
+        records = found(way, names)
+        spent = [
+            one / len(names) for one in (time.perf_counter() - wall, time.process_time() - processor)
+        ]  # with loading
+        for name, record in zip(names[: len(SPACES)], records, strict=False):
+            told[name][way] = [*record, *spent]
+    print(json.dumps(told))
 
 
 @contextmanager

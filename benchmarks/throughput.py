@@ -4,10 +4,11 @@
     python benchmarks/throughput.py table --file OUT.jsonl
 
 Subnets of the preset `mobile` with ten blocks in each of its three stages, for 3×32×32 images, untrained, drawn with
-one seed. In turns for each: from the supernet to the record of a latency by the graph that is written directly, until
-the interval is within 3 %, within 1 %, and never early (the default); by `torch.onnx.export`, within 3 %; and of the
-eager network. The one that never ends early stands for the deployed runtime; only the first six go through
-`torch.onnx.export`, which takes longer than all the rest. Results are lines of JSON: what was interrupted goes on.
+one seed. For eight at a time, in an order of chance: from the supernet to the records of their latencies by graphs that
+are written directly, measured in turns, until the interval is within 3 % and never early (the default); as by default
+but each by itself; by `torch.onnx.export`, within 3 %; and of the eager networks. The default stands for the deployed
+runtime; only the first eight go through `torch.onnx.export`, which takes longer than all the rest. Results are lines
+of JSON, one for each eight: what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,22 +31,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from nas.hardware import device
-from nas.hardware.timing import processor_name
+from nas.hardware.timing import TURNS, processor_name
 from nas.storage.records import Latency
 from search_spaces import SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.operators import OPERATORS
 
 SHAPE, BLOCKS = (3, 32, 32), 10  # blocks of each stage
-BY_TORCH = 6  # architectures that go through torch.onnx.export
 HOUR = 3600
-DEPLOYED = "directly, never early"
-WAYS = {  # the device, and whether torch writes its graph
-    "directly, within 3 %": ({"name": "onnxruntime-cpu", "interval": 0.03}, False),
-    "directly, within 1 %": ({"name": "onnxruntime-cpu"}, False),
-    DEPLOYED: ({"name": "onnxruntime-cpu", "interval": 0}, False),
-    "by torch.onnx.export, within 3 %": ({"name": "onnxruntime-cpu", "interval": 0.03}, True),
-    "eager, within 3 %": ({"name": "torch-cpu", "interval": 0.03}, False),
+DEPLOYED, BY_TORCH, ALONE = "in turns (the default)", "by torch.onnx.export, within 3 %", "each by itself"
+WAYS = {
+    "in turns, within 3 %": {"name": "onnxruntime-cpu", "interval": 0.03},
+    DEPLOYED: {"name": "onnxruntime-cpu"},
+    ALONE: {"name": "onnxruntime-cpu"},
+    BY_TORCH: {"name": "onnxruntime-cpu", "interval": 0.03},
+    "eager, within 3 %": {"name": "torch-cpu", "interval": 0.03},
 }
 STEPS = ("subnet", "graph", "session")
 
@@ -72,43 +72,51 @@ def measure(file: Path, architectures: int) -> None:
     space, random = deep_space(), Random(0)
     supernet = make_supernet(space).eval()
     drawn = [space.sample(random) for _ in range(architectures)]
-    devices = {way: device(section) for way, (section, _) in WAYS.items()}
+    devices = {way: device(section) for way, section in WAYS.items()}
 
-    def measured(way: str, architecture) -> Latency:
-        subnet = channels_last(deployed(supernet.export(architecture).eval()))
-        if WAYS[way][1]:
-            return devices[way].measure_onnx(by_torch(subnet), SHAPE)
-        return devices[way].measure(subnet, SHAPE)
+    def subnet_of(architecture):
+        return channels_last(deployed(supernet.export(architecture).eval()))
+
+    def measured(way: str, architectures: Sequence) -> list[Latency]:
+        networks = ((subnet_of(one), SHAPE) for one in architectures)
+        if way == BY_TORCH:
+            return list(devices[way].measure_onnx((by_torch(subnet), shape) for subnet, shape in networks))
+        if way == ALONE:
+            return [devices[way].measure(*network) for network in networks]
+        return list(devices[way].measure_all(networks))
 
     def step_seconds(architecture) -> list[float]:
         """Of what comes before the timing, once more by itself."""
-        _, exporting, subnet = spent(lambda: channels_last(deployed(supernet.export(architecture).eval())))
+        _, exporting, subnet = spent(lambda: subnet_of(architecture))
         _, writing, model = spent(lambda: onnx_of(subnet, SHAPE))
         _, loading, _ = spent(lambda: devices[DEPLOYED].load_onnx(model, SHAPE))
         return [exporting, writing, loading]
 
     known = read(file)
-    for way in ("directly, within 3 %", "eager, within 3 %"):
-        measured(way, drawn[0])  # imports, the reference network
+    for way in (DEPLOYED, "eager, within 3 %"):
+        measured(way, drawn[:1])  # imports, the reference network
     by_torch(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).eval())
     with file.open("a", encoding="utf-8") as lines:
-        for number in range(len(known), architectures):
-            architecture = drawn[number]
-            order = [way for way, (_, by_torch) in WAYS.items() if number < BY_TORCH or not by_torch]
+        for number in range(len(known), architectures // TURNS):
+            some = drawn[number * TURNS : (number + 1) * TURNS]
+            order = [way for way in WAYS if not number or way != BY_TORCH]
             Random(number).shuffle(order)
-            row: dict[str, Any] = {"steps": step_seconds(architecture)}
+            row: dict[str, Any] = {"steps": [step_seconds(one) for one in some]}
             for way in order:
-                wall, processor, record = spent(partial(measured, way, architecture))
-                row[way] = {
-                    "wall": wall,
-                    "processor": processor,
-                    "median_ms": record.median_ms,
-                    "within": beyond(record),
-                    "runs": len(record.samples_ms),
-                    "attempts": record.attempts,
-                    "contended": record.contended,
-                    "load": record.load,
-                }
+                wall, processor, records = spent(partial(measured, way, some))
+                row[way] = [
+                    {
+                        "wall": wall / len(some),
+                        "processor": processor / len(some),
+                        "median_ms": record.median_ms,
+                        "within": beyond(record),
+                        "runs": len(record.samples_ms),
+                        "attempts": record.attempts,
+                        "contended": record.contended,
+                        "load": record.load,
+                    }
+                    for record in records
+                ]
             print(json.dumps(row), file=lines, flush=True)
 
 
@@ -150,15 +158,15 @@ def table(file: Path) -> None:
     from scipy.stats import kendalltau, spearmanr
 
     rows = read(file)
-    ways = {way: [number for number, row in enumerate(rows) if way in row] for way in WAYS}
+    measured = {way: [one for row in rows for one in row.get(way, ())] for way in WAYS}
     columns = {
-        way: {key: np.array([rows[number][way][key] for number in numbers]) for key in rows[0][way]}
-        for way, numbers in ways.items()
+        way: {key: np.array([one[key] for one in several]) for key in several[0]}
+        for way, several in measured.items()
     }
     times, load = columns[DEPLOYED]["median_ms"], columns[DEPLOYED]["load"]
     runtimes = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch", "onnx"))
     print(
-        f"{processor_name()}, {runtimes}; {len(rows)} architectures, {times.min():.2f} to {times.max():.2f} ms;"
+        f"{processor_name()}, {runtimes}; {len(times)} architectures, {times.min():.2f} to {times.max():.2f} ms;"
     )
     print(f"load {load.min():.1f} to {load.max():.1f} on {os.cpu_count()} cores\n")
     print(
@@ -168,7 +176,7 @@ def table(file: Path) -> None:
     for way, column in columns.items():
         mean = column["processor"].mean()
         print(
-            f"| {way} | {len(ways[way])} | {mean:.2f} | {HOUR / mean:,.0f} | {column['wall'].mean():.2f} | "
+            f"| {way} | {len(measured[way])} | {mean:.2f} | {HOUR / mean:,.0f} | {column['wall'].mean():.2f} | "
             f"{np.median(column['runs']):.0f} | {column['attempts'].mean():.1f} | {column['contended'].mean():.0%} | "
             f"± {100 * np.median(column['within']):.1f} % | {np.mean(column['within'] <= 0.03):.0%} |"
         )
@@ -178,17 +186,18 @@ def table(file: Path) -> None:
     )
     for way, column in columns.items():
         if way != DEPLOYED:
-            pair = column["median_ms"], times[ways[way]]
+            pair = column["median_ms"], times[: len(column["load"])]
             agreed = f"{kendalltau(*pair).statistic:.3f} | {spearmanr(*pair).statistic:.3f}"
-            print(f"| {way} | {len(ways[way])} | {agreed} | {np.median(pair[0] / pair[1]):.2f} |")
-    steps = np.array([row["steps"] for row in rows])
+            print(f"| {way} | {len(measured[way])} | {agreed} | {np.median(pair[0] / pair[1]):.2f} |")
+    steps = np.array([one for row in rows for one in row["steps"]])
     print("\n| step of a direct measurement | processor ms (median) |\n|---|---|")
-    for name, times in zip(STEPS, steps.T, strict=True):
-        print(f"| {name} | {1e3 * np.median(times):.0f} |")
-    before = steps.sum(1)
+    for name, seconds in zip(STEPS, steps.T, strict=True):
+        print(f"| {name} | {1e3 * np.median(seconds):.0f} |")
+    before = steps.sum(1).mean()
     for way in list(WAYS)[:3]:
-        attempt = (columns[way]["processor"] - before) / columns[way]["attempts"]
-        print(f"| one attempt of timing, {way} | {1e3 * np.median(attempt):.0f} |")
+        print(
+            f"| timing, {way} | {1e3 * (columns[way]['processor'].mean() - before):.0f} (mean, all attempts) |"
+        )
 
 
 if __name__ == "__main__":

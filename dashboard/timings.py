@@ -24,7 +24,7 @@ class Timing:
     median: float
     interval: tuple[float, float]  # 95 %, of the median
     spread: tuple[float, float]  # 10th and 90th percentile
-    reference: tuple[float, ...]  # of the reference network, before and after; none in earlier records
+    reference: tuple[float, ...]  # of the reference network; none in earlier records
     troubles: tuple[str, ...]  # what disturbed it
     timed: Timed | None  # what its efficiency needs
 

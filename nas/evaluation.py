@@ -156,11 +156,6 @@ def evaluate(
     return replace(candidate, seconds=time.perf_counter() - begun)
 
 
-def evaluate_part(bench: Bench, architecture: Architecture, quiet: bool) -> Candidate:
-    """As `evaluate`, but only what must be measured on a quiet machine, or only the rest."""
-    return evaluate(bench, architecture, [measure for measure in bench.measures if measure.quiet == quiet])
-
-
 def merge(first: Candidate, second: Candidate) -> Candidate:
     """One candidate from two evaluations of the same architecture, each of other objectives."""
     assert first.key == second.key

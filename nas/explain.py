@@ -169,7 +169,7 @@ def explain(network: Network, device: Device, fresh: bool = False) -> Explained:
         raise ValueError(f"{network.path} has no convolution and no matrix product, so no efficiency")
     if isinstance(device, OnnxRuntime):
         content = model.SerializeToString()
-        latency = device.measure_onnx(content, network.input_shape, kernels=True)
+        latency = next(device.measure_onnx([(content, network.input_shape)], kernels=True))
         ends = ends_of(device, content, graph, network.input_shape, latency.kernels)
     else:
         latency = device.measure(subnet, network.input_shape, kernels=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -91,30 +91,36 @@ def _place(there: OnnxRuntime, reference: bytes) -> Place:
         return Place(there, plain.load_onnx(reference, REFERENCE_SHAPE))
 
 
-def measure(places: Mapping[str, Place], packed: Packed) -> Candidate:
-    """The latency on each device, of the form that it runs fastest; if that fails, a candidate with the reason."""
-    blank = Candidate(packed.key, packed.architecture)
+def measure(places: Mapping[str, Place], packed: Sequence[Packed]) -> list[Candidate]:
+    """The latency of each on each device, of the form that it runs fastest, measured in turns. If one fails, they are
+    measured one by one, and that is a candidate with the reason."""
     begun = time.perf_counter()
     try:
         latencies = {key: _fastest(place, packed) for key, place in places.items()}
     except Exception as error:  # a candidate that fails must not end the search
-        log.info("candidate %s failed", packed.key, exc_info=True)
-        return replace(blank, error=_reason(error))
-    return replace(
-        blank,
-        values={key: one.median_ms for key, one in latencies.items()},
-        intervals={key: one.interval_ms for key, one in latencies.items()},
-        latencies=latencies,
-        seconds=time.perf_counter() - begun,
-    )
-
-
-def _fastest(place: Place, packed: Packed) -> Latency:
-    records = [
-        replace(place.device.measure_onnx(model, packed.input_shape, reference=place.reference), form=form)
-        for form, model in packed.forms.items()
+        if len(packed) > 1:
+            return [candidate for one in packed for candidate in measure(places, [one])]
+        log.info("candidate %s failed", packed[0].key, exc_info=True)
+        return [Candidate(packed[0].key, packed[0].architecture, error=_reason(error))]
+    seconds = (time.perf_counter() - begun) / len(packed)
+    return [
+        Candidate(
+            one.key,
+            one.architecture,
+            values={key: several[number].median_ms for key, several in latencies.items()},
+            intervals={key: several[number].interval_ms for key, several in latencies.items()},
+            latencies={key: several[number] for key, several in latencies.items()},
+            seconds=seconds,
+        )
+        for number, one in enumerate(packed)
     ]
-    return min(records, key=lambda one: one.median_ms)
+
+
+def _fastest(place: Place, packed: Sequence[Packed]) -> list[Latency]:
+    models = [(model, one.input_shape) for one in packed for model in one.forms.values()]
+    records = place.device.measure_onnx(models, reference=place.reference)
+    of_forms = [[replace(next(records), form=form) for form in one.forms] for one in packed]
+    return [min(several, key=lambda one: one.median_ms) for several in of_forms]
 
 
 def _without_resources(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.hardware import DEVICES, Device, device
-from nas.hardware.runtime import OnnxRuntime
+from nas.hardware.runtime import OnnxRuntime, in_turns
 from nas.storage.records import Latency
 from search_spaces.strict import parse_yaml
 
@@ -86,21 +86,23 @@ def check(networks: Sequence[Network], devices: Sequence[Device]) -> None:
 def measure(
     networks: Sequence[Network], devices: Sequence[Device], kernels: bool = False
 ) -> Iterator[Measured]:
-    """Every network on every device, network by network. Nothing else runs in this process meanwhile.
+    """Every network on every device, network by network; on each device a few networks take turns. Nothing else runs
+    in this process meanwhile.
 
     Raises:
         ValueError: as `check`, or a runtime does not take a network.
     """
     check(networks, devices)
-    for network in networks:
-        for one in devices:
-            yield Measured(network, _measured(network, one, kernels))
+    for some in in_turns(networks):
+        of_devices = [_measured(some, one, kernels) for one in devices]
+        for network, latencies in zip(some, zip(*of_devices, strict=True), strict=True):
+            yield from (Measured(network, latency) for latency in latencies)
 
 
-def _measured(network: Network, on: Device, kernels: bool) -> Latency:
+def _measured(networks: Sequence[Network], on: Device, kernels: bool) -> list[Latency]:
     if isinstance(on, OnnxRuntime):
-        return on.measure_onnx(network.model, network.input_shape, kernels)
-    return on.measure(network.module(), network.input_shape, kernels)
+        return list(on.measure_onnx([(one.model, one.input_shape) for one in networks], kernels))
+    return list(on.measure_all([(one.module(), one.input_shape) for one in networks], kernels))
 
 
 def _load(folder: Path) -> nn.Module:

@@ -377,7 +377,7 @@ from nas import far
 import workers.far
 given = pickle.load(sys.stdin.buffer)
 places = far.prepare(given["sections"], given["reference"])
-found = [far.measure(places, one) for one in given["packed"]]
+found = far.measure(places, given["packed"])
 sys.stdout.buffer.write(pickle.dumps(found))
 """
 

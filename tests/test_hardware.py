@@ -25,9 +25,11 @@ from nas.export.onnx_graph import onnx_of
 from nas.hardware import DEFAULT, DEVICES, device, machine
 from nas.hardware.nvidia import driver_version, gpu_state, no_gpu, state_of
 from nas.hardware.onnxruntime_cuda import bound, run_bound
+from nas.hardware.rounds import time_runs
+from nas.hardware.runs import Runs
 from nas.hardware.runtime import OnnxRuntime
 from nas.hardware.settings import Settings
-from nas.hardware.timing import Runs, alone_on_this_host, fixed_images, time_alone, time_runs
+from nas.hardware.timing import alone_on_this_host, fixed_images, time_alone
 from nas.storage.records import Latency, median_interval
 from search_spaces import unroll
 from supernets.attention import ATTENTIONS
@@ -159,7 +161,7 @@ def test_every_operator_runs_in_either_precision(operator, name):
 def test_a_network_that_the_runtime_does_not_take_is_refused_in_one_line(name):
     for model, shape in ((b"no model", SHAPE), (onnx_of(network(), SHAPE), (4, 16, 16))):
         with pytest.raises(ValueError, match=f"{name} does not run this network with batch 1: .+") as error:
-            device({"name": name}).measure_onnx(model, shape)
+            list(device({"name": name}).measure_onnx([(model, shape)]))
 
         assert "\n" not in str(error.value)
 
@@ -366,7 +368,7 @@ def test_a_disturbed_measurement_is_repeated_and_the_least_disturbed_is_kept():
             time.sleep(0.005)  # what a thread does that others hold up
         sum(range(5000))
 
-    runs, attempts = time_alone(waits_at_first, settings, "thread-cpu")
+    [(runs, attempts)] = time_alone([waits_at_first], settings, "thread-cpu")
 
     assert len(calls) == 10 * attempts and attempts in (2, 3)
     assert np.median(runs.wall_ms) < 5
@@ -379,20 +381,20 @@ def test_what_stays_disturbed_is_flagged_after_two_repeats():
         calls.append(None)
         time.sleep(0.002)
 
-    runs, attempts = time_alone(waits, settings, "thread-cpu")
+    [(runs, attempts)] = time_alone([waits], settings, "thread-cpu")
 
     assert len(calls) == 15 and attempts == 3
     assert len(runs.samples_ms) == 5  # one attempt, not a mixture of them
     assert runs.disturbance > 1
 
 
-def test_a_reference_network_that_changes_from_before_to_after_is_drift():
+def test_a_reference_network_that_changes_from_the_first_half_to_the_second_is_drift():
     def runs(before, after):
         return Runs("wall", (2.0,) * 9, (2.0,) * 9, 0, reference_ms=(before, after))
 
     assert runs(1.0, 1.04).disturbance < 1 and runs(1.04, 1.0).disturbance < 1
     assert runs(1.0, 1.08).disturbance > 1 and runs(1.08, 1.0).disturbance > 1
-    assert "drifted: the reference network took 8% more after than before" in runs(1.0, 1.08).disturbances
+    assert "drifted: the reference network took 8% more in the second half" in runs(1.0, 1.08).disturbances
 
 
 def test_drift_is_measured_around_the_runs_repeated_and_kept_flagged():
@@ -407,7 +409,7 @@ def test_drift_is_measured_around_the_runs_repeated_and_kept_flagged():
         return 1.0
 
     settings = Settings(warmup=0, min_runs=5, max_runs=5)
-    runs, attempts = time_alone(run, settings, "cuda-event", slower_each_time)
+    [(runs, attempts)] = time_alone([run], settings, "cuda-event", slower_each_time)
 
     changes = [one for one, before in zip(calls, [None, *calls], strict=False) if one != before]
     assert changes[:3] == ["reference", "run", "reference"]
@@ -469,9 +471,9 @@ def test_the_state_of_the_machine_is_what_it_tells_and_nothing_else(tmp_path):
 def test_garbage_collection_rests_while_timing_and_comes_back():
     seen = []
 
-    time_alone(lambda: seen.append(gc.isenabled()), Settings(**QUICK), "wall")
+    time_alone([lambda: seen.append(gc.isenabled())], Settings(**QUICK), "wall")
     with pytest.raises(ZeroDivisionError):
-        time_alone(lambda: 1 // 0, Settings(**QUICK), "wall")
+        time_alone([lambda: 1 // 0], Settings(**QUICK), "wall")
 
     assert set(seen) == {False}
     assert gc.isenabled()
@@ -486,7 +488,8 @@ from nas.hardware.timing import time_alone
 times = []
 print("ready", flush=True)
 sys.stdin.readline()
-time_alone(lambda: times.append(time.monotonic_ns()), Settings(max_runs=10**6, seconds=0.1, interval=0), "wall")
+settings = Settings(max_runs=10**6, seconds=0.1, interval=0)
+time_alone([lambda: times.append(time.monotonic_ns())], settings, "wall")
 print(times[0], times[-1])
 """
 SPIN = """
@@ -529,7 +532,8 @@ def test_two_processes_never_measure_at_the_same_time():
 def test_two_threads_never_measure_at_the_same_time():
     def interval(_):
         times = []
-        time_alone(lambda: times.append(time.monotonic_ns()), Settings(seconds=0.02, interval=0), "wall")
+        run, settings = lambda: times.append(time.monotonic_ns()), Settings(seconds=0.02, interval=0)
+        time_alone([run], settings, "wall")
         return times[0], times[-1]
 
     with ThreadPoolExecutor(4) as pool:
@@ -773,8 +777,8 @@ def test_a_measurement_on_a_gpu_that_is_slowed_is_flagged_with_the_reason():
 
 
 def test_what_a_device_says_of_its_state_is_in_the_record_of_its_runs():
-    runs, _ = time_alone(
-        lambda: 1.0, Settings(**QUICK), "cuda-event", of_device=lambda: {"gpu_clock_mhz": 1980.0}
+    [(runs, _)] = time_alone(
+        [lambda: 1.0], Settings(**QUICK), "cuda-event", of_device=lambda: {"gpu_clock_mhz": 1980.0}
     )
 
     assert runs.machine["gpu_clock_mhz"] == 1980.0

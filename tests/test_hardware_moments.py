@@ -11,8 +11,10 @@ import pytest
 
 from nas.hardware import device, usual
 from nas.hardware.loaded import Loaded
+from nas.hardware.rounds import BETWEEN, LEAST_ROUNDS, ROUNDS, TIMES, time_runs
+from nas.hardware.runs import Runs
 from nas.hardware.settings import Settings
-from nas.hardware.timing import BETWEEN, LEAST_ROUNDS, ROUNDS, TIMES, Runs, measure, time_runs
+from nas.hardware.timing import measure
 from nas.storage.records import Latency, median_interval
 
 SHAPE = (3, 8, 8)
@@ -95,7 +97,7 @@ def test_one_round_and_rounds_without_runs_say_nothing_of_moments():
 
 
 def test_a_record_with_its_fields_in_another_order_has_the_same_interval():
-    record = device(QUICK).measure_onnx(*an_onnx_model())
+    [record] = device(QUICK).measure_onnx([an_onnx_model()])
 
     stored = json.loads(record.to_json())
     again = Latency.from_json(json.dumps({name: stored[name] for name in sorted(stored, reverse=True)}))
@@ -160,7 +162,7 @@ def record_with(reference_ms: float, version: str = "1") -> Latency:
         Loaded(lambda ms=ms: ms, lambda: np.empty(0), "cuda-event", {"runtime": version})
         for ms in (2.0, reference_ms)
     )
-    return measure(device(QUICK), network, SHAPE, reference)
+    return measure(device(QUICK), [(network, SHAPE)], reference)[0]
 
 
 @pytest.mark.parametrize(("reference_ms", "word"), [(1.08, "8% more"), (0.92, "9% less")])

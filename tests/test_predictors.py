@@ -368,19 +368,18 @@ def test_measurements_that_make_no_sense_are_refused_in_one_line(call, said):
 def measured() -> LatencyPredictor:
     """The digits space on this machine, from few and short measurements."""
     space, learner, measurements = space_named("digits"), Learner(space_named("digits")), []
-    measure = measurer(space, DEVICE)
+    measure_all = measurer(space, DEVICE)
     while chosen := learner.ask(40):
-        for vector in chosen:
-            measurements.append(measure(space.decode(vector)))
-            learner.tell(vector, *reading(measurements[-1].latency))
+        for vector, measurement in zip(chosen, measure_all(map(space.decode, chosen)), strict=True):
+            measurements.append(measurement)
+            learner.tell(vector, *reading(measurement.latency))
     return LatencyPredictor(DEVICE, learner.model, measurements)
 
 
 def test_few_measurements_rank_architectures_that_were_not_seen(measured):
     space, random = space_named("digits"), Random(7)
     unseen = [space.sample(random) for _ in range(12)]
-    measure = measurer(space, DEVICE)
-    times = np.array([measure(one).latency.median_ms for one in unseen])
+    times = np.array([one.latency.median_ms for one in measurer(space, DEVICE)(unseen)])
 
     predicted = measured(np.array([space.encode(one) for one in unseen]))
 

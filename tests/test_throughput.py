@@ -15,10 +15,11 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from nas.export.onnx_graph import _attribute, onnx_of
-from nas.hardware import device, reuse, timing
+from nas.hardware import device, reuse, rounds
 from nas.hardware.loaded import Loaded
+from nas.hardware.rounds import LEAST_ROUNDS, ROUNDS, time_runs
+from nas.hardware.runs import Runs
 from nas.hardware.settings import Settings
-from nas.hardware.timing import LEAST_ROUNDS, ROUNDS, Runs, time_runs
 from nas.measure import Measured, Network
 from nas.measure_view import print_measured
 from nas.storage.records import Latency, median_interval
@@ -38,7 +39,7 @@ def noisy(count: int, deviation: float, seed: int = 0) -> tuple[float, ...]:
 
 
 def without_pauses(monkeypatch) -> None:
-    monkeypatch.setattr(timing, "BETWEEN", 0.0)
+    monkeypatch.setattr(rounds, "BETWEEN", 0.0)
 
 
 # -- the graph ---------------------------------------------------------------------------------

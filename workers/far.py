@@ -1,7 +1,7 @@
 """Devices on other nodes of the cluster: networks go there as ONNX, latency records come back.
 
-A device's node is one that has its `resources`, `{jetson: 1}`. One actor there measures, one network after the other,
-and only while no worker of ours evaluates, since the node may be one of theirs too.
+A device's node is one that has its `resources`, `{jetson: 1}`. One actor there measures, a few networks in turns, and
+only while no worker of ours evaluates, since the node may be one of theirs too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from nas import far
 from nas.config import Experiment
 from nas.devices import device_of
+from nas.hardware.timing import TURNS
 from nas.storage.records import Candidate
 from search_spaces import Architecture
 from workers.cluster import PATIENCE, Cluster, has, living_nodes, reason_of, taken
@@ -47,6 +48,7 @@ class FarPool:
                         in_order=False,
                         kind=Actor,
                         resources=resources,
+                        turns=True,
                     )
                 )
         except BaseException:
@@ -72,8 +74,8 @@ class FarPool:
         """Add to the candidates found what is measured elsewhere."""
         from nas.evaluation import merge
 
-        for start in range(0, len(architectures), len(self.near.workers)):  # networks may be large
-            some = architectures[start : start + len(self.near.workers)]
+        for start in range(0, len(architectures), TURNS):  # networks may be large
+            some = architectures[start : start + TURNS]
             packed = list(self.near.each(some, far.pack))
             sent = [one for one in packed if one.error is None]
             measured = [_failed(one, one.error) for one in packed if one.error is not None]

@@ -4,8 +4,8 @@ What the work raises is its outcome. A worker that dies is nobody's outcome: its
 another. A worker that cannot start ends the search.
 
 Latency is measured by one worker of each host, and only while no other of ours does anything: architectures
-go in rounds, first everything else is measured of a round, by all, then its latency. Where nothing is measured
-so, outcomes may come as they are ready: the trials of a health report do.
+go in rounds, first everything else is measured of a round, by all, then its latency, of several in turns. Where
+nothing is measured so, outcomes may come as they are ready: the trials of a health report do.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import Any, Generic
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from nas.hardware.timing import TURNS
 from nas.own_evaluator import OwnEvaluator
 from nas.pool import Item, Outcome, Pool, shared_out
 from nas.storage.records import Candidate
@@ -52,14 +54,14 @@ def pool_on_workers(cluster: Cluster) -> Callable[..., Pool]:
     """What `nas.experiment.search_run` makes its pool with."""
 
     def make_pool(opened) -> Pool:
-        from nas.evaluation import evaluate_part, measures_of
-        from nas.together import beginning, evaluate_loud
+        from nas.evaluation import measures_of
+        from nas.together import beginning, evaluate_loud, evaluate_quiet
 
         prepare = partial(
             prepare_bench, sendable(opened.experiment), str(opened.supernet_file), opened.splits.fingerprint
         )
         quiet = any(measure.quiet for measure in measures_of(opened.experiment))
-        works = [evaluate_loud] + quiet * [partial(evaluate_part, quiet=True)]
+        works = [evaluate_loud] + quiet * [evaluate_quiet]
         pool = WorkerPool(cluster, prepare, *works, alike=beginning)
         if not opened.experiment.far:
             return pool
@@ -206,7 +208,8 @@ class WorkerPool(Generic[Item, Outcome]):
         prepare: makes what an evaluation needs, once on each worker. An importable function over text and
             paths, never over a network.
         loud: measures what does not mind company; with `alike` of several items at once.
-        quiet: measures the rest, on a host where nothing else of ours runs; not asked for what failed before.
+        quiet: measures the rest, of several items in turns, on a host where nothing else of ours runs; not asked for
+            what failed before.
         failed: the outcome of an item that kills whoever works at it, and why.
         in_order: outcomes come in the order of asking, some time after they are ready, which `quiet` needs; with
             `alike` in that order within a round only.
@@ -218,6 +221,7 @@ class WorkerPool(Generic[Item, Outcome]):
             knows whose fault it was.
         resources: what a worker takes, and there is one alone; by default all workers of the cluster, with what it
             says.
+        turns: `loud` measures several items at once, in turns; not `in_order`.
 
     Raises:
         WorkersFailed: a worker cannot start; the message says where and why.
@@ -228,7 +232,7 @@ class WorkerPool(Generic[Item, Outcome]):
         cluster: Cluster,
         prepare: Callable[[], Any],
         loud: Work[Item, Outcome] | WorkOnSome[Item, Outcome],
-        quiet: Work[Item, Outcome] | None = None,
+        quiet: WorkOnSome[Item, Outcome] | None = None,
         failed: Callable[[Item, str], Outcome] = failed_candidate,
         in_order: bool = True,
         stop: Callable[[], bool] = lambda: False,
@@ -236,16 +240,18 @@ class WorkerPool(Generic[Item, Outcome]):
         kind: type[Actor] = Evaluator,
         alike: Callable[[Item], str] | None = None,
         resources: Mapping[str, float] | None = None,
+        turns: bool = False,
     ):
         assert in_order or quiet is None
+        assert not turns or (not in_order and timeout is None)
         assert timeout is None or (quiet is None and alike is None)
         assert in_order or alike is None
         self.timeout, self.kind = timeout, kind
         self.cluster, self.prepare, self.alike = cluster, prepare, alike
-        self.loud = loud if alike else partial(one_by_one, loud)
-        self.quiet = partial(one_by_one, quiet) if quiet else None
+        self.loud = loud if alike or turns else partial(one_by_one, loud)
+        self.quiet = quiet
         self.failed, self.in_order, self.stop = failed, in_order, stop
-        self.resources = resources
+        self.resources, self.turns = resources, turns
         self.workers: list[Worker] = []
         self.deaths: Counter[str] = Counter()  # by key of the item
         try:
@@ -260,7 +266,8 @@ class WorkerPool(Generic[Item, Outcome]):
         if self.in_order:
             yield from self._in_rounds(list(items))
         else:
-            yield from self._each(_alone(list(items)), self.loud, self._all)
+            items = list(items)
+            yield from self._each(self._turns(items) if self.turns else _alone(items), self.loud, self._all)
 
     def _in_rounds(self, waiting: list[Item]) -> Iterator[Outcome]:
         from nas.evaluation import merge
@@ -275,12 +282,17 @@ class WorkerPool(Generic[Item, Outcome]):
                 return  # it was stopped
             if self.quiet is not None:
                 measurable = [one for one in together if found[one.key].error is None]
-                for candidate in self._each(_alone(measurable), self.quiet, self._meters):
+                for candidate in self._each(self._turns(measurable), self.quiet, self._meters):
                     found[candidate.key] = merge(found[candidate.key], candidate)
             yield from sorted(found.values(), key=lambda one: places[one.key])
 
     def _portions(self, items: list[Item]) -> list[list[Item]]:
         return _alone(items) if self.alike is None else shared_out(items, len(self.workers))
+
+    def _turns(self, items: Sequence[Item]) -> list[list[Item]]:
+        """So many together as are measured in turns, or fewer, so that every host has some."""
+        size = max(1, min(TURNS, ceil(len(items) / len(self._meters()))))
+        return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
     def each(self, items: Sequence[Item], work: Work[Item, Any]) -> Iterator[Any]:
         """What any work makes of each of some items, as it comes."""

@@ -8,7 +8,7 @@ has it, `unusable` whether with these settings, `measure` times a network; what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -49,6 +49,11 @@ class Device(Protocol):
 
     def measure(self, subnet: nn.Module, input_shape: tuple[int, ...], kernels: bool = False) -> Latency:
         """The time of one batch of images (C, H, W), or signals (C, L), through a network in evaluation mode."""
+
+    def measure_all(
+        self, networks: Iterable[tuple[nn.Module, tuple[int, ...]]], kernels: bool = False
+    ) -> Iterator[Latency]:
+        """As `measure`, of several networks in turns, each with its input's shape; in the order of the networks."""
 
     def logits(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> np.ndarray:
         """What the device answers to the fixed images that it is timed on, (N, classes) float32."""

@@ -19,9 +19,10 @@ import numpy as np
 
 from nas.data.files import cache
 from nas.hardware.loaded import Loaded
+from nas.hardware.rounds import time_runs
 from nas.hardware.runtime import OnnxRuntime, Runtime
 from nas.hardware.settings import Settings
-from nas.hardware.timing import alone_on_this_host, processor_name, time_runs
+from nas.hardware.timing import alone_on_this_host, processor_name
 from nas.json_file import read_json, write_json
 from nas.storage.records import Latency, now
 

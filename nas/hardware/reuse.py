@@ -20,7 +20,8 @@ import numpy as np
 
 from nas.data.files import cache
 from nas.hardware.loaded import Loaded
-from nas.hardware.timing import DRIFT, reference_alone
+from nas.hardware.runs import DRIFT
+from nas.hardware.timing import reference_alone
 from nas.json_file import read_json, write_json
 from nas.storage.records import Latency, now
 

@@ -1,25 +1,28 @@
-"""What every device does alike: load a network, time it, and a small reference network before and after it."""
+"""What every device does alike: load networks, and time them in turns with each other and a small reference network."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
 from nas.hardware import reuse
 from nas.hardware.loaded import Loaded
 from nas.hardware.settings import Settings, is_number
-from nas.hardware.timing import check_ready, measure, processor_name
+from nas.hardware.timing import TURNS, check_ready, measure, processor_name
 from nas.storage.records import Latency
 
 if TYPE_CHECKING:
     from torch import nn
 
 REFERENCE_SHAPE = (3, 16, 16)
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,19 @@ class Runtime(Settings):
         Args:
             kernels: keep what the runtime's profile says of each step, too.
         """
-        check_ready(subnet)
-        with self.conditions():
-            return measure(self, self.load(subnet, input_shape), input_shape, self.reference(), kernels)
+        return next(self.measure_all([(subnet, input_shape)], kernels))
+
+    def measure_all(
+        self, networks: Iterable[tuple[nn.Module, tuple[int, ...]]], kernels: bool = False
+    ) -> Iterator[Latency]:
+        """As `measure`, of several networks in turns, a few at a time: the records in the order of the networks."""
+        for some in in_turns(networks):
+            for subnet, _ in some:
+                check_ready(subnet)
+            with self.conditions():
+                loaded = [(self.load(subnet, shape), shape) for subnet, shape in some]
+                records = measure(self, loaded, self.reference(), kernels)
+            yield from records
 
     def logits(self, subnet: nn.Module, input_shape: tuple[int, ...]) -> np.ndarray:
         """What the device answers to the fixed images that it is timed on, (N, classes) float32."""
@@ -98,34 +111,54 @@ class OnnxRuntime(Runtime):
         """
         raise NotImplementedError
 
-    def measure(self, subnet: nn.Module, input_shape: tuple[int, ...], kernels: bool = False) -> Latency:
+    def measure_all(
+        self, networks: Iterable[tuple[nn.Module, tuple[int, ...]]], kernels: bool = False
+    ) -> Iterator[Latency]:
         from nas.export.onnx_graph import onnx_of
 
-        check_ready(subnet)
-        return self.measure_onnx(onnx_of(subnet, input_shape), input_shape, kernels)
+        def models() -> Iterator[tuple[bytes, tuple[int, ...]]]:
+            for subnet, input_shape in networks:
+                check_ready(subnet)
+                yield onnx_of(subnet, input_shape), input_shape
+
+        return self.measure_onnx(models(), kernels)
 
     def measure_onnx(
         self,
-        model: bytes,
-        input_shape: tuple[int, ...],
+        models: Iterable[tuple[bytes, tuple[int, ...]]],
         kernels: bool = False,
         reference: Loaded | None = None,
-    ) -> Latency:
-        """The time of one batch through any ONNX model that takes images alone, measured now or used again.
+    ) -> Iterator[Latency]:
+        """The time of one batch through any ONNX models that take images alone, measured in turns or used again.
 
         Args:
+            models: each with the shape of its input, (C, H, W) or (C, L).
             reference: the network that shows drift; by default it is made here, which takes torch.
         """
-        with self.conditions():
-            reference = reference or self.reference()
-            of = reuse.described(self, model, input_shape) if self.reuse_days else {}
-            known = reuse.kept(of, self.reuse_days, reference) if of else None
-            if known and (known.kernels or not kernels):
-                return known
-            record = measure(self, self.load_onnx(model, input_shape), input_shape, reference, kernels)
-            if of:
-                reuse.keep(of, record)
-            return record
+        for some in in_turns(models):
+            with self.conditions():
+                records = self._measured_or_kept(some, kernels, reference or self.reference())
+            yield from records
+
+    def _measured_or_kept(
+        self, models: Sequence[tuple[bytes, tuple[int, ...]]], kernels: bool, reference: Loaded
+    ) -> list[Latency]:
+        if not self.reuse_days:
+            return measure(self, self._loaded(models), reference, kernels)
+        of = [reuse.described(self, *one) for one in models]
+        records = [reuse.kept(one, self.reuse_days, reference) for one in of]
+        records = [one if one and (one.kernels or not kernels) else None for one in records]
+        new = [place for place, one in enumerate(records) if one is None]
+        loaded = self._loaded([models[place] for place in new])
+        for place, record in zip(new, measure(self, loaded, reference, kernels), strict=True):
+            reuse.keep(of[place], record)
+            records[place] = record
+        return records
+
+    def _loaded(
+        self, models: Iterable[tuple[bytes, tuple[int, ...]]]
+    ) -> list[tuple[Loaded, tuple[int, ...]]]:
+        return [(self.load_onnx(*one), one[1]) for one in models]
 
 
 @lru_cache(maxsize=4)
@@ -150,3 +183,10 @@ def refusal(device: Runtime, error: Exception) -> ValueError:
     """What a runtime says of a network that it does not run, in one line."""
     said = " ".join(str(error).split())
     return ValueError(f"{device.name} does not run this network with batch {device.batch}: {said[:300]}")
+
+
+def in_turns(networks: Iterable[One]) -> Iterator[list[One]]:
+    """So many at a time as are measured in turns."""
+    rest = iter(networks)
+    while some := list(islice(rest, TURNS)):
+        yield some

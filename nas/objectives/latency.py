@@ -1,9 +1,12 @@
 """Median time of one batch on the experiment's device, in milliseconds, as a record with all samples.
 
-A network that can be deployed in more than one form is timed in each, and the fastest counts."""
+A network that can be deployed in more than one form is timed in each, and the fastest counts. Several networks are
+timed in turns."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -19,26 +22,48 @@ if TYPE_CHECKING:
     from nas.hardware import Device
 
 
-def fastest(device: Device, subnet: nn.Module, input_shape: tuple[int, ...]) -> Latency:
-    """The record of the form of an exported subnet that the device runs fastest."""
+def fastest(device: Device, subnets: Iterable[tuple[nn.Module, tuple[int, ...]]]) -> Iterator[Latency]:
+    """Of each exported subnet the record of the form that the device runs fastest.
+
+    Args:
+        subnets: each with the shape of its input, (C, H, W) or (C, L).
+    """
     from supernets.merging import forms
 
-    records = [
-        replace(device.measure(network, input_shape), form=form) for form, network in forms(subnet).items()
-    ]
-    return min(records, key=lambda one: one.median_ms)
+    names: deque[list[str]] = deque()  # of the forms of each subnet that is being measured
+
+    def networks() -> Iterator[tuple[nn.Module, tuple[int, ...]]]:
+        for subnet, input_shape in subnets:
+            several = forms(subnet)
+            names.append(list(several))
+            yield from ((network, input_shape) for network in several.values())
+
+    records = device.measure_all(networks())
+    for record in records:
+        first, *others = names.popleft()
+        of_one = [replace(record, form=first), *(replace(next(records), form=form) for form in others)]
+        yield min(of_one, key=lambda one: one.median_ms)
 
 
 def _latency(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench, name: str = "") -> Measured:
-    record = fastest(bench.devices[name], subnet, input_shape)
-    return Measured(record.median_ms, record.interval_ms, record)
+    return _latencies([(subnet, input_shape)], bench, name)[0]
+
+
+def _latencies(
+    subnets: Sequence[tuple[nn.Module, tuple[int, ...]]], bench: Bench, name: str = ""
+) -> list[Measured]:
+    records = fastest(bench.devices[name], subnets)
+    return [Measured(record.median_ms, record.interval_ms, record) for record in records]
 
 
 @cache
 def latency_on(device: str) -> Measure:
     """The latency on one of several devices, by its name in the experiment."""
     objective = Objective(on("latency", device), on("latency_ms", device), "ms", "minimize")
-    return Measure(objective, partial(_latency, name=device), quiet=True)
+    alone, in_turns = partial(_latency, name=device), partial(_latencies, name=device)
+    return Measure(objective, alone, quiet=True, of_all=in_turns)
 
 
-latency = Measure(Objective("latency", "latency_ms", "ms", "minimize"), _latency, quiet=True)
+latency = Measure(
+    Objective("latency", "latency_ms", "ms", "minimize"), _latency, quiet=True, of_all=_latencies
+)

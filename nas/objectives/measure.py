@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,9 @@ class Measure:
     (C, L) it works on. `statistics` says that the subnet must have batch-norm statistics of its own,
     `quiet` that nothing else may run on the machine meanwhile.
 
+    What can be measured of several subnets in turns has `of_all(subnets, bench)` beside it, which gets each with its
+    (C, H, W) or (C, L).
+
     What follows from other values has `of_values(architecture, values, bench)` instead, and `needs` says by their keys
     which, so that they are measured before.
     """
@@ -40,5 +43,6 @@ class Measure:
     of: Callable[[nn.Module, tuple[int, ...], Bench], Measured] | None = None
     statistics: bool = False
     quiet: bool = False
+    of_all: Callable[[Sequence[tuple[nn.Module, tuple[int, ...]]], Bench], list[Measured]] | None = None
     needs: tuple[str, ...] = ()
     of_values: Callable[[Architecture, Mapping[str, float], Bench], Measured] | None = None

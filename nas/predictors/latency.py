@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ from nas.storage.records import Latency
 from search_spaces import Architecture, NetworkSpace
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas.config import Experiment
     from supernets.cost import Costs
 
@@ -235,15 +238,16 @@ def predictor_for(
             _check_here(path, predictor, trained)
         return predictor
     learner, measurements = Learner(space, seed=experiment.training.seed), []
-    measure = measurer(space, device)
+    measure_all = measurer(space, device)
     with track(f"measuring {measure_of(key).objective.name}", min(BUDGET, space.size)) as shown:
         while chosen := learner.ask(BUDGET, ENOUGH):
-            for vector in chosen:
+            found = measure_all(space.decode(vector) for vector in chosen)
+            for vector, measurement in zip(chosen, found, strict=True):
+                measurements.append(measurement)
+                learner.tell(vector, *reading(measurement.latency))
+                shown.to(len(measurements), f"{measurement.latency.median_ms:.3g} ms")
                 if stop():
                     return None
-                measurements.append(measure(space.decode(vector)))
-                learner.tell(vector, *reading(measurements[-1].latency))
-                shown.to(len(measurements), f"{measurements[-1].latency.median_ms:.3g} ms")
         predictor = LatencyPredictor(device, learner.model, measurements)
         predictor.save(path)
         shown.say(str(predictor))
@@ -272,8 +276,10 @@ def _check_here(path: Path, predictor: LatencyPredictor, trained: bool) -> None:
 # -- measuring ---------------------------------------------------------------------------------
 
 
-def measurer(space: NetworkSpace, device: Mapping[str, Any]) -> Callable[[Architecture], Measurement]:
-    """What measures an architecture, untrained, on a device: its section of the experiment."""
+def measurer(
+    space: NetworkSpace, device: Mapping[str, Any]
+) -> Callable[[Iterable[Architecture]], Iterator[Measurement]]:
+    """What measures architectures, untrained, in turns, on a device: its section of the experiment."""
     from nas.hardware import device as latency_device
     from nas.objectives.latency import fastest
     from supernets.merging import merged
@@ -281,12 +287,18 @@ def measurer(space: NetworkSpace, device: Mapping[str, Any]) -> Callable[[Archit
 
     supernet, there = make_supernet(space).eval(), latency_device(device)
 
-    def measure(architecture: Architecture) -> Measurement:
-        subnet = merged(supernet.export(architecture)).eval()
-        record = fastest(there, subnet, space.input_shape(architecture.resolution))
-        return Measurement(space.encode(architecture), record)
+    def measure_all(architectures: Iterable[Architecture]) -> Iterator[Measurement]:
+        asked: deque[Architecture] = deque()
 
-    return measure
+        def subnets() -> Iterator[tuple[nn.Module, tuple[int, ...]]]:
+            for one in architectures:
+                asked.append(one)
+                yield merged(supernet.export(one)).eval(), space.input_shape(one.resolution)
+
+        for record in fastest(there, subnets()):
+            yield Measurement(space.encode(asked.popleft()), record)
+
+    return measure_all
 
 
 def fit(

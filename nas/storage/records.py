@@ -90,7 +90,7 @@ class Latency:
     form: str = "plain"  # of the ways to deploy the network, the one that ran fastest
     measured_at: str = field(default_factory=now)
     cpu_ms: tuple[float, ...] = ()
-    reference_ms: tuple[float, ...] = ()  # a small fixed network, timed before and after
+    reference_ms: tuple[float, ...] = ()  # of a small fixed network, in the first half and in the second
     machine: Mapping[str, float | str] = field(default_factory=dict)  # clock_mhz, throttle_events, ...
     attempts: int = 1  # 1, and how often it was repeated because it was disturbed
     disturbed_by: tuple[str, ...] = ()  # why it is contended, in words
@@ -118,7 +118,7 @@ class Latency:
 
     @property
     def drift(self) -> float | None:
-        """By what share the reference network took longer after the measurement than before."""
+        """By what share the reference network took longer in the second half of the measurement than in the first."""
         return self.reference_ms[1] / self.reference_ms[0] - 1 if self.reference_ms else None
 
     def to_json(self) -> str:
