@@ -180,6 +180,20 @@ def test_no_more_are_in_memory_than_take_turns(monkeypatch):
     assert len(list(records)) == TURNS + 2 and len(made) == TURNS + 3
 
 
+@pytest.mark.slow
+def test_networks_that_are_compiled_stay_so_until_they_are_timed():
+    """To compile a network is to forget the others, so these take no turns."""
+    section = {"name": "torch-cpu", "execution": "compiled", "warmup": 0, "min_runs": 9, "max_runs": 9}
+    there = device({**section, "seconds": 0.0})
+    if reason := there.unusable():
+        pytest.skip(reason)
+
+    records = list(there.measure_all([(network(width), SHAPE) for width in (4, 6, 8)]))
+
+    assert there.turns() == 1
+    assert max(max(record.wall_ms) for record in records) < 300  # to compile takes seconds
+
+
 def test_of_every_subnet_the_form_that_ran_fastest_counts(monkeypatch):
     times = {"plain": 3.0, "split": 2.0}
     some = [nn.Linear(size, 1) for size in (2, 3, 4)]

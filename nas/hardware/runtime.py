@@ -44,6 +44,10 @@ class Runtime(Settings):
         """Why nothing tells what the steps of a network take with these settings; None if a profile does."""
         return None
 
+    def turns(self) -> int:
+        """How many networks are measured in turns, at most."""
+        return TURNS
+
     def conditions(self) -> AbstractContextManager:
         """What must hold while networks are loaded and run."""
         return nullcontext()
@@ -60,7 +64,7 @@ class Runtime(Settings):
         self, networks: Iterable[tuple[nn.Module, tuple[int, ...]]], kernels: bool = False
     ) -> Iterator[Latency]:
         """As `measure`, of several networks in turns, a few at a time: the records in the order of the networks."""
-        for some in in_turns(networks):
+        for some in in_turns(networks, self.turns()):
             for subnet, _ in some:
                 check_ready(subnet)
             with self.conditions():
@@ -135,7 +139,7 @@ class OnnxRuntime(Runtime):
             models: each with the shape of its input, (C, H, W) or (C, L).
             reference: the network that shows drift; by default it is made here, which takes torch.
         """
-        for some in in_turns(models):
+        for some in in_turns(models, self.turns()):
             with self.conditions():
                 records = self._measured_or_kept(some, kernels, reference or self.reference())
             yield from records
@@ -185,8 +189,8 @@ def refusal(device: Runtime, error: Exception) -> ValueError:
     return ValueError(f"{device.name} does not run this network with batch {device.batch}: {said[:300]}")
 
 
-def in_turns(networks: Iterable[One]) -> Iterator[list[One]]:
+def in_turns(networks: Iterable[One], count: int = TURNS) -> Iterator[list[One]]:
     """So many at a time as are measured in turns."""
     rest = iter(networks)
-    while some := list(islice(rest, TURNS)):
+    while some := list(islice(rest, count)):
         yield some

@@ -12,7 +12,14 @@ import numpy as np
 from nas.hardware.loaded import Loaded
 from nas.hardware.runtime import Runtime
 from nas.hardware.timing import clock_of
-from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed, without_compiler
+from nas.hardware.torch_network import (
+    EXECUTIONS,
+    PRECISIONS,
+    check_execution,
+    placed,
+    turns,
+    without_compiler,
+)
 from nas.hardware.torch_profile import steps_of
 from nas.storage.records import Kernel
 
@@ -55,6 +62,9 @@ class TorchCpu(Runtime):
             if self.execution == "compiled"
             else None
         )
+
+    def turns(self) -> int:
+        return turns(self.execution)
 
     @contextmanager
     def conditions(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ import numpy as np
 from nas.hardware.loaded import Loaded
 from nas.hardware.nvidia import driver_version, gpu_state
 from nas.hardware.runtime import Runtime
-from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed
+from nas.hardware.torch_network import EXECUTIONS, PRECISIONS, check_execution, placed, turns
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,6 +66,9 @@ class TorchCuda(Runtime):
 
     def unprofiled(self) -> str | None:
         return "the profile of a GPU is not read"
+
+    def turns(self) -> int:
+        return turns(self.execution)
 
     @contextmanager
     def conditions(self) -> Iterator[None]:

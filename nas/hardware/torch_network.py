@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from nas.hardware.runtime import Runtime, refusal
-from nas.hardware.timing import fixed_images
+from nas.hardware.timing import TURNS, fixed_images
 from search_spaces.strict import unknown
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def without_compiler() -> str | None:
     except Exception as error:
         return f"torch.compile needs a C++ compiler ({type(error).__name__}); install g++, or use execution: eager"
     return None
+
+
+def turns(execution: str) -> int:
+    """How many networks are measured in turns: to compile one is to forget those that are compiled already."""
+    return 1 if execution == "compiled" else TURNS
 
 
 def placed(
