@@ -4,14 +4,15 @@
     python benchmarks/samplers.py train --data-dir DIR --folder OUT [--steps 1500] [--seeds 3] [--processes 2]
         [--samplers uniform shift] [--equal steps] [--test-images 10000] [--space menu]
     python benchmarks/samplers.py alone --data-dir DIR --folder OUT [--seeds 2] [--processes 2]
-    python benchmarks/samplers.py table --folder OUT
+    python benchmarks/samplers.py table --data-dir DIR --folder OUT
 
-Fashion-MNIST, 28 pixels, one thread per process. Each sampler is compared to uniform sampling three times: at
-equal optimiser steps, at equal MACs trained, and at equal wall clock, each a training of its own whose learning
-rate falls to 0 at its end. What a step of a sampler costs comes from the pilot, which trains all samplers in
-turns. In the space `widths` cost decides most of what a network is worth; in `menu`, of operators with and without
-weights that cost nearly the same, it does not. The same 32 architectures, four in each of eight bins of MACs, and
-the two ends of the space are scored on test images after every training, with batch-norm statistics of their own;
+Fashion-MNIST, 28 pixels, or the images of `--data`, the `data:` section of an experiment file, the same for all four:
+`--data '{name: image_folder, directory: DIR, size: 32}'`. One thread per process. Each sampler is compared to uniform
+sampling three times: at equal optimiser steps, at equal MACs trained, and at equal wall clock, each a training of its
+own whose learning rate falls to 0 at its end. What a step of a sampler costs comes from the pilot, which trains all
+samplers in turns. In the space `widths` cost decides most of what a network is worth; in `menu`, of operators with and
+without weights that cost nearly the same, it does not. The same 32 architectures, four in each of eight bins of MACs,
+and the two ends of the space are scored on test images after every training, with batch-norm statistics of their own;
 `alone` trains each of the 32 from the start. Results are files of JSON: what was interrupted goes on, and more seeds
 are added to what is there.
 """
@@ -36,8 +37,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+import yaml
 from scipy.stats import kendalltau, t
 
+from nas import config
 from nas.data import Data, Splits, load
 from nas.data.batches import Batches, normalize
 from nas.evaluation import accuracy_of
@@ -108,27 +111,41 @@ SKELETONS = {"widths": WIDTHS, "menu": MENU}
 # -- what all have in common -------------------------------------------------------------------
 
 
-@cache
-def space_of(name: str = "widths") -> SearchSpace:
-    return unroll(read_skeleton(SKELETONS[name]), OPERATORS, ATTENTIONS, (1, 28, 28), 10)
+@dataclass(frozen=True)
+class Problem:
+    """A space by its name, and the `data:` section of an experiment as JSON."""
+
+    space: str
+    data: str
 
 
 @cache
-def table_of(name: str = "widths") -> CostTable:
-    return CostTable(space_of(name))
+def splits_of(problem: Problem) -> Splits:
+    return load(section_of_data(problem))
+
+
+def section_of_data(problem: Problem) -> Data:
+    return config.experiment({"data": json.loads(problem.data), "space": "tiny"}).data
 
 
 @cache
-def splits_of(data: str) -> Splits:
-    return load(Data("fashion_mnist", data, flip=True))
+def space_of(problem: Problem) -> SearchSpace:
+    splits = splits_of(problem)
+    skeleton = read_skeleton(SKELETONS[problem.space])
+    return unroll(skeleton, OPERATORS, ATTENTIONS, splits.shape, len(splits.classes))
 
 
 @cache
-def subnets(name: str = "widths") -> tuple[Architecture, ...]:
+def table_of(problem: Problem) -> CostTable:
+    return CostTable(space_of(problem))
+
+
+@cache
+def subnets(problem: Problem) -> tuple[Architecture, ...]:
     """The 32 that are scored, from the cheapest bin to the dearest, and the two ends."""
-    table = table_of(name)
+    table = table_of(problem)
     ends = table.smallest, table.largest
-    bins, dice = cost_bins(space_of(name), Costs(table).of("macs"), BINS, ends), Random(0)
+    bins, dice = cost_bins(space_of(problem), Costs(table).of("macs"), BINS, ends), Random(0)
     drawn: list[Architecture] = []
     for number in range(len(bins)):
         while len(drawn) < PER_BIN * (number + 1):
@@ -138,11 +155,17 @@ def subnets(name: str = "widths") -> tuple[Architecture, ...]:
 
 
 def train_supernet(
-    space: SearchSpace, sampler: str | dict, steps: int, seed: int, data: str, watcher: Watcher, path: Path
+    space: SearchSpace,
+    sampler: str | dict,
+    steps: int,
+    seed: int,
+    problem: Problem,
+    watcher: Watcher,
+    path: Path,
 ) -> Supernet:
     """A supernet trained from the start with the recipe's defaults."""
-    splits = splits_of(data)
-    batches = Batches(splits.train, splits.mean, splits.std, BATCH, seed, flip=True)
+    splits, data = splits_of(problem), section_of_data(problem)
+    batches = Batches(splits.train, splits.mean, splits.std, BATCH, seed, data.crop, data.flip, data.cutout)
     settings = Training(
         epochs=steps / batches.steps_per_epoch(), batch_size=BATCH, seed=seed, checkpoint_every=10**9
     )
@@ -160,10 +183,10 @@ def train_supernet(
 
 
 def accuracies(
-    supernet: Supernet, architectures: tuple[Architecture, ...], data: str, test_images: int
+    supernet: Supernet, architectures: tuple[Architecture, ...], problem: Problem, test_images: int
 ) -> list[float]:
     """Of each architecture on test images, in percent, with batch-norm statistics of its own."""
-    splits = splits_of(data)
+    splits = splits_of(problem)
     test = splits.read_test("benchmarks/samplers.py compares samplers, not architectures")
     calibration = normalize(splits.calibration.images[:CALIBRATION_IMAGES], splits.mean, splits.std)
     images = normalize(test.images[:test_images], splits.mean, splits.std)
@@ -178,7 +201,7 @@ def accuracies(
 # -- the pilot ---------------------------------------------------------------------------------
 
 
-def pilot(folder: Path, data: str, space: str) -> None:
+def pilot(folder: Path, problem: Problem) -> None:
     """Processor seconds and MACs per image of a step of each sampler, from short trainings in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     macs: dict[str, list[float]] = {name: [] for name in SAMPLERS}
@@ -186,7 +209,7 @@ def pilot(folder: Path, data: str, space: str) -> None:
         for name, sampler in SAMPLERS.items():
             if name.startswith("shift"):
                 sampler = {**({"name": sampler} if isinstance(sampler, str) else sampler), "warmup": 0.0}
-            trained = timed(partial(train_supernet, space_of(space), sampler, PILOT_STEPS, number, data))
+            trained = timed(partial(train_supernet, space_of(problem), sampler, PILOT_STEPS, number, problem))
             seconds[name].append(trained.seconds / PILOT_STEPS)
             macs[name].append(trained.macs / PILOT_STEPS)
             print(f"{number} {name}: {1000 * seconds[name][-1]:.0f} ms, {macs[name][-1] / 1e6:.2f} MMACs")
@@ -239,11 +262,11 @@ def jobs(
 
 
 def train_one(
-    folder: Path, data: str, space: str, test_images: int, name: str, equal: str, steps: int, seed: int
+    folder: Path, problem: Problem, test_images: int, name: str, equal: str, steps: int, seed: int
 ) -> str:
     torch.set_num_threads(1)
-    trained = timed(partial(train_supernet, space_of(space), SAMPLERS[name], steps, seed, data))
-    found = accuracies(trained.supernet, subnets(space), data, test_images)
+    trained = timed(partial(train_supernet, space_of(problem), SAMPLERS[name], steps, seed, problem))
+    found = accuracies(trained.supernet, subnets(problem), problem, test_images)
     _write(
         _file(folder, name, equal, seed),
         {
@@ -259,15 +282,13 @@ def train_one(
     return f"{name}, equal {equal}, seed {seed}: {steps} steps, {trained.seconds:.0f} s, mean {np.mean(found):.2f} %"
 
 
-def alone_one(
-    folder: Path, data: str, space: str, test_images: int, number: int, steps: int, seed: int
-) -> str:
+def alone_one(folder: Path, problem: Problem, test_images: int, number: int, steps: int, seed: int) -> str:
     torch.set_num_threads(1)
-    architecture = subnets(space)[number]
+    architecture = subnets(problem)[number]
     trained = timed(
-        partial(train_supernet, only(space_of(space), architecture), "uniform", steps, seed, data)
+        partial(train_supernet, only(space_of(problem), architecture), "uniform", steps, seed, problem)
     )
-    [found] = accuracies(trained.supernet, (architecture,), data, test_images)
+    [found] = accuracies(trained.supernet, (architecture,), problem, test_images)
     content = {
         "machine": machine(),
         "steps": steps,
@@ -288,14 +309,14 @@ def in_parallel(work: Callable[..., str], todo: list[tuple], processes: int) -> 
 # -- the table ---------------------------------------------------------------------------------
 
 
-def table(folder: Path, space: str, seeds: int) -> None:
+def table(folder: Path, problem: Problem, seeds: int) -> None:
     results = {
         (name, equal): found
         for name in SAMPLERS
         for equal in EQUAL
         if (found := _results(folder, name, "steps" if name == "uniform" else equal, seeds))
     }
-    costs = table_of(space).of(subnets(space))[:, 0] / 1e6
+    costs = table_of(problem).of(subnets(problem))[:, 0] / 1e6
     first = next(iter(results.values()))[0]
     print(f"{first['machine']}; {len(costs)} architectures, {first['test_images']} test images\n")
     print(f"Cheapest {costs[-2]:.2f}, dearest {costs[-1]:.2f} MMACs; bins up to {_bin_ends(costs)} MMACs.\n")
@@ -308,7 +329,7 @@ def table(folder: Path, space: str, seeds: int) -> None:
         for equal in measured:
             print(f"## Ranking, at equal {EQUAL_WORDS[equal]}\n")
             chosen = {name: found for (name, one), found in results.items() if one == equal}
-            _print_ranking(chosen, alone, costs, subnets(space))
+            _print_ranking(chosen, alone, costs, subnets(problem))
 
 
 EQUAL_WORDS = {"steps": "optimiser steps", "macs": "MACs trained", "seconds": "processor time"}
@@ -438,7 +459,8 @@ def machine() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=("pilot", "train", "alone", "table"))
-    parser.add_argument("--data-dir")
+    parser.add_argument("--data", type=yaml.safe_load, default={"name": "fashion_mnist", "flip": True})
+    parser.add_argument("--data-dir", help="directory of the data")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
@@ -448,19 +470,17 @@ if __name__ == "__main__":
     parser.add_argument("--equal", nargs="+", choices=EQUAL, default=EQUAL)
     parser.add_argument("--test-images", type=int, default=2000)
     args = parser.parse_args()
+    given = args.data | ({"directory": args.data_dir} if args.data_dir else {})
+    problem = Problem(args.space, json.dumps(given))
     if args.command == "pilot":
-        pilot(args.folder, args.data_dir, args.space)
+        pilot(args.folder, problem)
     elif args.command == "train":
         todo = list(jobs(args.folder, args.steps, args.seeds, args.samplers, args.equal))
         todo = [one for one in todo if not _file(args.folder, one[0], one[1], one[3]).is_file()]
-        in_parallel(
-            partial(train_one, args.folder, args.data_dir, args.space, args.test_images), todo, args.processes
-        )
+        in_parallel(partial(train_one, args.folder, problem, args.test_images), todo, args.processes)
     elif args.command == "alone":
         todo = [(number, args.steps, seed) for seed in range(args.seeds) for number in range(BINS * PER_BIN)]
         todo = [one for one in todo if not _alone_file(args.folder, one[0], one[2]).is_file()]
-        in_parallel(
-            partial(alone_one, args.folder, args.data_dir, args.space, args.test_images), todo, args.processes
-        )
+        in_parallel(partial(alone_one, args.folder, problem, args.test_images), todo, args.processes)
     else:
-        table(args.folder, args.space, args.seeds)
+        table(args.folder, problem, args.seeds)
