@@ -82,8 +82,8 @@ def page(reader: Reader, pathname: str | None, search: str | None = None) -> tup
                 return front.layout(reader, name, search), f"{name} · {TITLE}"
             case ("run", name, "training"):
                 return training.layout(reader, name), f"{name} training · {TITLE}"
-            case ("run", name, "health"):
-                return health.layout(reader, name), f"{name} health · {TITLE}"
+            case ("run", name, "health", *report) if len(report) <= 1:
+                return health.layout(reader, name, *report), f"{name} health · {TITLE}"
             case ("run", name, "hardware"):
                 return hardware.layout(reader, name), f"{name} hardware · {TITLE}"
             case ("run", name, "candidate", key):

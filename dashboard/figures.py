@@ -14,8 +14,8 @@ from nas.storage.records import Candidate, Constraint, Latency, Run, TrainingPoi
 
 INK, LINE, GRID = "#22303c", "#7b8a97", "#e6eaee"
 FRONT, DOMINATED, INFEASIBLE, LIMIT = "#1f5f8b", "#8f9ba6", "#c2571a", "#c2571a"
-MANY = 300  # candidates; beyond, error bars are drawn on the front alone
-VERY_MANY = 2000  # beyond, they are drawn small, and by WebGL
+MARGIN = 0.06  # of an axis, beyond what is shown
+VERY_MANY = 2000  # points; beyond, they are drawn small, and by WebGL
 
 LAYOUT = go.Layout(
     font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": INK},
@@ -36,10 +36,41 @@ LAYOUT = go.Layout(
 def front(run: Run, standing: Standing, x: Quantity, y: Quantity) -> go.Figure:
     """The candidates of a run, y over x: the front joined by its edge, the dominated faded, the infeasible crossed.
 
-    Every point carries its candidate's key in `customdata`.
+    Every point carries its candidate's key in `customdata`. Intervals are drawn of the front, where they do not hide
+    the points; the first trace is for those of a point that is pointed at, which `pointed_at` gives.
     """
     figure = go.Figure(layout=LAYOUT)
-    shown = {
+    shown = _shown(standing, x, y)
+    everyone = [one for group in shown.values() for one in group]
+    if not everyone:
+        return empty(figure, x, y, _nothing(run, standing))
+    # WebGL lies above everything else, so it is all or nothing
+    kind = go.Scattergl if len(everyone) > VERY_MANY else go.Scatter
+    figure.add_trace(_pointer(kind))
+    for group, style in (("dominated", _faded(len(everyone))), ("infeasible", _crossed(len(everyone)))):
+        if shown[group]:
+            points = _points(run, standing, shown[group], x, y)
+            figure.add_trace(kind(**points, name=group, mode="markers", marker=style))
+    hidden = too_wide(standing, x, y)
+    if shown["front"]:
+        figure.add_trace(_edge(kind, shown["front"], x, y))
+        points = _points(run, standing, shown["front"], x, y)
+        marker = {"color": FRONT, "size": 10, "line": {"color": "white", "width": 1}}
+        bars = _bars(shown["front"], x, y, FRONT, hidden)
+        figure.add_trace(kind(**points, **bars, name="front", mode="markers", marker=marker))
+    if standing.knee in shown["front"]:
+        figure.add_trace(_ring(kind, standing.knee, x, y))
+    limits = _limits(figure, run.constraints, everyone, x, y)
+    for axis, what in (("x", x), ("y", y)):
+        barred = [] if what in hidden else shown["front"]
+        _fit(figure, axis, what, everyone, barred, limits[axis])
+    figure.update_layout(uirevision=f"{x.key} {y.key}")  # a redraw keeps the zoom
+    return titled(figure, x.label, y.label)
+
+
+def _shown(standing: Standing, x: Quantity, y: Quantity) -> dict[str, list[Candidate]]:
+    """The candidates that have both values, by where they stand."""
+    return {
         group: [one for one in candidates if x.key in one.values and y.key in one.values]
         for group, candidates in (
             ("dominated", [*standing.dominated, *standing.incomplete]),
@@ -47,27 +78,59 @@ def front(run: Run, standing: Standing, x: Quantity, y: Quantity) -> go.Figure:
             ("front", standing.front),
         )
     }
-    total = sum(map(len, shown.values()))
-    if not total:
-        return empty(figure, x, y, _nothing(run, standing))
-    # WebGL lies above everything else, so it is all or nothing
-    kind = go.Scattergl if total > VERY_MANY else go.Scatter
-    for group, style in (("dominated", _faded(total)), ("infeasible", _crossed(total))):
-        if shown[group]:
-            bars = _bars(shown[group], x, y, style["color"]) if total <= MANY else {}
-            points = _points(run, standing, shown[group], x, y)
-            figure.add_trace(kind(**points, **bars, name=group, mode="markers", marker=style))
-    if shown["front"]:
-        figure.add_trace(_edge(kind, shown["front"], x, y))
-        points = _points(run, standing, shown["front"], x, y)
-        marker = {"color": FRONT, "size": 10, "line": {"color": "white", "width": 1}}
-        bars = _bars(shown["front"], x, y, FRONT)
-        figure.add_trace(kind(**points, **bars, name="front", mode="markers", marker=marker))
-    if standing.knee in shown["front"]:
-        figure.add_trace(_ring(kind, standing.knee, x, y))
-    _limits(figure, run.constraints, [one for group in shown.values() for one in group], x, y)
-    figure.update_layout(uirevision=f"{x.key} {y.key}")  # a redraw keeps the zoom
-    return titled(figure, x.label, y.label)
+
+
+def too_wide(standing: Standing, x: Quantity, y: Quantity) -> list[Quantity]:
+    """The axes on which an interval of the front is, by the median, longer than all points are apart: drawn, they
+    would hide these. So it is of predictions that tell little."""
+    shown = _shown(standing, x, y)
+    found = []
+    for what in (x, y):
+        lengths = [high - low for low, high in _intervals(shown["front"], what)]
+        apart = np.ptp([one.values[what.key] for group in shown.values() for one in group] or [0.0])
+        if lengths and 0 < apart < np.median(lengths):
+            found.append(what)
+    return found
+
+
+def _intervals(candidates: Iterable[Candidate], what: Quantity) -> list[tuple[float, float]]:
+    return [one.intervals[what.key] for one in candidates if what.key in one.intervals]
+
+
+def _fit(
+    figure: go.Figure,
+    axis: str,
+    what: Quantity,
+    points: Sequence[Candidate],
+    barred: Sequence[Candidate],
+    limits: Sequence[float],
+) -> None:
+    """Let an axis show all points, bars and limits, and stay as it is when a longer bar is pointed at."""
+    ends = [end for interval in _intervals(barred, what) for end in interval]
+    values = np.array([*(one.values[what.key] for one in points), *ends, *limits])
+    finite = values[np.isfinite(values)]
+    if len(finite) and (low := finite.min()) < (high := finite.max()):
+        reach = {"range": [low - MARGIN * (high - low), high + MARGIN * (high - low)]}
+        figure.update_layout({f"{axis}axis": reach})
+
+
+def _pointer(kind: type) -> go.Scatter | go.Scattergl:
+    return kind(
+        x=[],
+        y=[],
+        mode="markers",
+        marker={"symbol": "circle-open", "color": INK, "size": 12, "line": {"width": 1.5}},
+        name="pointed at",
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def pointed_at(candidate: Candidate | None, x: Quantity, y: Quantity) -> dict[str, object]:
+    """What the first trace of `front` becomes: a ring around a candidate with its intervals; none around None."""
+    several = [candidate] if candidate and {x.key, y.key} <= set(candidate.values) else []
+    places = {axis: [one.values[what.key] for one in several] for axis, what in (("x", x), ("y", y))}
+    return {**places, "error_x": None, "error_y": None, **_bars(several, x, y, INK)}
 
 
 def _points(
@@ -94,10 +157,12 @@ def hover(run: Run, candidate: Candidate, remark: str = "") -> str:
     return "<br>".join([*lines, "", *architecture_lines(candidate.architecture, run.dims)])
 
 
-def _bars(candidates: Sequence[Candidate], x: Quantity, y: Quantity, color: str) -> Mapping[str, object]:
+def _bars(
+    candidates: Sequence[Candidate], x: Quantity, y: Quantity, color: str, hidden: Sequence[Quantity] = ()
+) -> Mapping[str, object]:
     bars = {}
     for axis, what in (("error_x", x), ("error_y", y)):
-        if any(what.key in one.intervals for one in candidates):
+        if what not in hidden and _intervals(candidates, what):
             values = np.array([one.values[what.key] for one in candidates])
             low, high = np.array([one.interval(what.key) for one in candidates]).T
             bars[axis] = {
@@ -160,19 +225,23 @@ def _ring(kind: type, knee: Candidate, x: Quantity, y: Quantity) -> go.Scatter |
 
 def _limits(
     figure: go.Figure, constraints: Iterable[Constraint], shown: Sequence[Candidate], x: Quantity, y: Quantity
-) -> None:
-    """The constraints' limits as lines; one far from everything shown as a word at that edge."""
+) -> dict[str, list[float]]:
+    """The constraints' limits as lines; one far from everything shown as a word at that edge. The lines, by axis."""
+    lines = {"x": [], "y": []}
     for limit in constraints:
         for axis, what in (("x", x), ("y", y)):
             if limit.key == what.key:
                 values = np.array([one.values[what.key] for one in shown])
-                if limit.min is not None:
-                    _limit(figure, axis, limit.min, f"≥ {what.text(limit.min)}", values)
-                if limit.max is not None:
-                    _limit(figure, axis, limit.max, f"≤ {what.text(limit.max)}", values)
+                for sign, bound in (("≥", limit.min), ("≤", limit.max)):
+                    if bound is not None and _limit(
+                        figure, axis, bound, f"{sign} {what.text(bound)}", values
+                    ):
+                        lines[axis].append(bound)
+    return lines
 
 
-def _limit(figure: go.Figure, axis: str, value: float, text: str, values: np.ndarray) -> None:
+def _limit(figure: go.Figure, axis: str, value: float, text: str, values: np.ndarray) -> bool:
+    """Whether it is a line."""
     font, reach = {"color": LIMIT}, 0.5 * np.ptp(values)
     beyond = value > values.max() + reach
     if not beyond and value >= values.min() - reach:
@@ -180,7 +249,7 @@ def _limit(figure: go.Figure, axis: str, value: float, text: str, values: np.nda
         position = "top right" if axis == "x" else "top left"
         line = {"color": LIMIT, "width": 1.5, "dash": "dash"}
         draw(value, line=line, annotation={"text": text, "font": font}, annotation_position=position)
-        return
+        return True
     place = {"xref": "paper", "yref": "paper", "xanchor": "right", "yanchor": "top", "x": 1, "y": 1}
     if axis == "x":
         place |= {"yanchor": "bottom", "y": 0} | ({} if beyond else {"xanchor": "left", "x": 0})
@@ -189,6 +258,7 @@ def _limit(figure: go.Figure, axis: str, value: float, text: str, values: np.nda
         place |= {} if beyond else {"yanchor": "bottom", "y": 0.06}
         text = f"limit {text} ↑" if beyond else f"limit {text} ↓"
     figure.add_annotation(text=text, font=font, showarrow=False, **place)
+    return False
 
 
 def _nothing(run: Run, standing: Standing) -> str:
@@ -330,10 +400,12 @@ def latency(record: Latency) -> go.Figure:
         annotation={"text": f"median {number(record.median_ms)} ms", "font": {"color": FRONT}},
         annotation_position="top",
     )
-    note = f"; {count(beyond, 'run')} beyond {number(end)} ms in the last bar" if beyond else ""
+    note = f"{count(beyond, 'run')} beyond {number(end)} ms in the last bar" if beyond else ""
     corner = {"x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top"}
-    figure.update_layout(barmode="overlay", bargap=0.04, margin={"t": 28}, legend=corner)
-    return titled(figure, f"time of one batch (ms){note}", "runs")
+    margin = {"t": 28, "b": 72 if note else 52}
+    figure.update_layout(barmode="overlay", bargap=0.04, margin=margin, legend=corner)
+    below = f"<br><span style='font-size:12px'>{note}</span>" if note else ""
+    return titled(figure, f"time of one batch (ms){below}", "runs")
 
 
 def _fence(times: np.ndarray) -> float:

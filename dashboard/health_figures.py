@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures import DOMINATED, FRONT, INFEASIBLE, INK, LAYOUT, empty, shades, titled
+from dashboard.figures import DOMINATED, FRONT, INFEASIBLE, INK, LAYOUT, VERY_MANY, empty, shades, titled
 from dashboard.words import Quantity, number
-from nas.health_view import bin_name, interval
+from nas.health_view import bin_name, columns, interval
 from nas.rank_statistics import Estimate
 from nas.ranking import PER_BIN, Compared, Health
 
@@ -20,40 +20,50 @@ ACCURACY = Quantity("accuracy", "accuracy", "%")
 MACS = Quantity("macs", "MACs", "MACs")
 DIFFERENCE = Quantity("difference", "mean rank difference", "")
 SHARE = Quantity("share", "share of the draws", "%")
+WAYS = (  # in which an architecture was measured: of `Compared`, in words, how it is marked
+    ("alone", "alone", {"color": DOMINATED, "symbol": "circle"}),
+    ("inherited", "inherited", {"color": FRONT, "symbol": "circle"}),
+    ("uncalibrated", "inherited, one set of statistics for all", {"color": INFEASIBLE, "symbol": "x"}),
+)
 
 
 def agreement(health: Health) -> go.Figure:
-    """Accuracy alone over inherited accuracy, a colour per cost bin; on the dotted line they are equal."""
+    """Accuracy alone over inherited accuracy, a colour per cost bin; on the dotted line they are equal. Against a
+    table its values, in their own unit."""
     figure = go.Figure(layout=LAYOUT)
+    truth = ALONE if health.table is None else Quantity("alone", columns(health.table), "")
     if not health.compared:
-        return empty(figure, INHERITED, ALONE, "nothing was measured both ways yet")
+        return empty(figure, INHERITED, truth, "nothing was measured both ways yet")
+    kind = go.Scattergl if len(health.compared) > VERY_MANY else go.Scatter
     groups = [(bin_name(one), number) for number, one in enumerate(health.bins)]
     groups += [("not known", None)] if any(one.bin is None for one in health.compared) else []
     for (name, place), color in zip(groups, shades(len(groups)), strict=True):
         several = [one for one in health.compared if one.bin == place]
         figure.add_trace(
-            go.Scatter(
+            kind(
                 x=[one.inherited for one in several],
                 y=[one.alone for one in several],
                 customdata=[one.key for one in several],
-                text=[_hover(one) for one in several],
+                text=[_hover(one, truth) for one in several],
                 hovertemplate="%{text}<extra></extra>",
                 mode="markers",
                 marker={"color": color, "size": 10, "line": {"color": FRONT, "width": 1}},
                 name=name,
             )
         )
-    _equality(figure, health.compared)
+    if health.table is None:
+        _equality(figure, health.compared)
     legend = {"title": {"text": "MACs:"}, "font": {"size": 12}}
     figure.update_layout(uirevision="agreement", showlegend=True, legend=legend)
-    return titled(figure, INHERITED.label, ALONE.label)
+    return titled(figure, INHERITED.label, truth.label)
 
 
-def _hover(one: Compared) -> str:
+def _hover(one: Compared, truth: Quantity) -> str:
+    mean = f" (mean of {one.seeds})" if one.seeds > 1 else ""
     lines = [
         f"<b>{one.key}</b>",
-        f"inherited: {one.inherited:.2f} %",
-        f"alone: {one.alone:.2f} % (mean of {one.seeds})" if one.seeds > 1 else f"alone: {one.alone:.2f} %",
+        f"inherited: {INHERITED.text(one.inherited)}",
+        f"{'alone' if truth is ALONE else truth.name}: {truth.text(one.alone)}{mean}",
         f"rank difference: {one.difference:+.3f}",
     ]
     return "<br>".join([*lines, *([f"MACs: {number(one.macs)}"] if one.macs is not None else [])])
@@ -150,27 +160,20 @@ def sampled(health: Health) -> go.Figure:
 
 
 def accuracy_over_cost(health: Health) -> go.Figure:
-    """Accuracy over MACs, alone and inherited, with batch-norm statistics of its own and with one set for all."""
+    """Accuracy over MACs, alone and inherited, with batch-norm statistics of its own and with one set for all; of a
+    table nothing, which has a unit of its own."""
     figure = go.Figure(layout=LAYOUT)
-    ways = (
-        ("alone", [one.alone for one in health.compared], {"color": DOMINATED, "symbol": "circle"}),
-        ("inherited", [one.inherited for one in health.compared], {"color": FRONT, "symbol": "circle"}),
-        (
-            "inherited, one set of statistics for all",
-            [one.uncalibrated for one in health.compared],
-            {"color": INFEASIBLE, "symbol": "x"},
-        ),
-    )
-    for name, accuracies, marker in ways:
+    kind = go.Scattergl if len(health.compared) > VERY_MANY else go.Scatter
+    for way, name, marker in WAYS if health.table is None else WAYS[1:]:
         points = [
             (one.macs, accuracy, one.key)
-            for one, accuracy in zip(health.compared, accuracies, strict=True)
-            if one.macs is not None and accuracy is not None
+            for one in health.compared
+            if one.macs is not None and (accuracy := getattr(one, way)) is not None
         ]
         if points:
             macs, values, keys = zip(*points, strict=True)
             figure.add_trace(
-                go.Scatter(
+                kind(
                     x=macs,
                     y=values,
                     customdata=keys,

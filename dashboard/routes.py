@@ -13,8 +13,9 @@ def training(name: str) -> str:
     return f"{run(name)}/training"
 
 
-def health(name: str) -> str:
-    return f"{run(name)}/health"
+def health(name: str, report: str = "") -> str:
+    """Against trainings alone, or a report of another kind by its name."""
+    return f"{run(name)}/health" + (f"/{quote(report, safe='')}" if report else "")
 
 
 def hardware(name: str) -> str:

@@ -30,7 +30,7 @@ from random import Random
 import numpy as np
 import torch
 
-from nas import config
+from nas import config, health_reports
 from nas.data import Splits
 from nas.experiment import SUPERNET, lock
 from nas.health_table import Table
@@ -176,9 +176,11 @@ def epochs_of(trials: Sequence[Trial], experiment: config.Experiment) -> float:
 
 
 def forget(opened: OpenedHealth, failed: bool = False) -> None:
-    """Start over: drop all trials of the run and what is left of unfinished trainings; or those that failed alone."""
+    """Start over: drop all trials of the run with what was made of them, and what is left of unfinished trainings;
+    or those that failed alone."""
     opened.store.forget_trials(opened.run.name, failed)
     if not failed:
+        health_reports.forget(opened.run)
         shutil.rmtree(opened.bench.folder / "alone", ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nas.health_table import Source
@@ -15,6 +16,7 @@ from nas.ranking import TOP, TOP_SHARE, Bin, Health
 FEWEST = 10  # architectures, below which there is no verdict
 ENOUGH = 50
 CHANCE = 1.96  # standard errors
+SAMPLED_ROWS = 5  # at most, of the costs that were sampled
 OTHERWISE = "train the supernet longer, with another sampler or of a smaller space"
 
 
@@ -276,15 +278,20 @@ def usage_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def sampled_table(health: Health) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Neighbours together where there are many; `nas health --json` and the dashboard have each by itself."""
+    heading = ("MACs", "sampled in training", "share")
     if health.sampled is None:
-        return ("MACs", "sampled in training", "share"), []
+        return heading, []
     edges, counts = health.sampled.edges, health.sampled.counts
-    total = max(sum(counts), 1)
-    rows = [
-        (f"{quantity(low)} to {quantity(high)}", f"{several:,}", f"{100 * several / total:.1f} %")
-        for low, high, several in zip(edges[:-1], edges[1:], counts, strict=True)
-    ]
-    return ("MACs", "sampled in training", "share"), rows
+    total, together = max(sum(counts), 1), -(-len(counts) // SAMPLED_ROWS)
+    rows = []
+    for first in range(0, len(counts), together):
+        several = sum(counts[first : first + together])
+        low, high = edges[first], edges[min(first + together, len(counts))]
+        rows.append(
+            (f"{quantity(low)} to {quantity(high)}", f"{several:,}", f"{100 * several / total:.1f} %")
+        )
+    return heading, rows
 
 
 def health_as_json(health: Health) -> dict[str, Any]:
@@ -297,6 +304,12 @@ def health_as_json(health: Health) -> dict[str, Any]:
 
 def bin_name(one: Bin) -> str:
     return f"{quantity(one.low)} to {quantity(one.high)}" if one.low < one.high else quantity(one.low)
+
+
+def columns(table: Source) -> str:
+    """What was read of a table, in words: `seed777, seed888 of nasbench201.csv`."""
+    minus = ", with a minus" if table.lower_is_better else ""
+    return f"{', '.join(table.accuracy)} of {Path(table.file).name}{minus}"
 
 
 def judged(difference: Estimate) -> str:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nas.predictors.accuracy import FEWEST, FILE, AccuracyModel, Landmark, fit_accuracies
 from nas.storage.records import Candidate, Trial
+from nas.subjects import subjects_of
 from search_spaces import architecture_from_json
 
 if TYPE_CHECKING:
@@ -103,19 +101,10 @@ def prepare(
 
 def landmarks_of(trials: Iterable[Trial]) -> list[Landmark]:
     """The architectures that were measured both ways, in the order of their keys."""
-    inherited: dict[str, Trial] = {}
-    alone: dict[str, list[float]] = {}
-    for one in trials:
-        accuracy = one.values.get("accuracy", math.nan)
-        if one.error is None and math.isfinite(accuracy):
-            if one.kind == "inherited":
-                inherited[one.key] = one
-            elif one.kind == "alone":
-                alone.setdefault(one.key, []).append(accuracy)
-    both = [inherited[key] for key in sorted(inherited.keys() & alone.keys())]
     return [
-        Landmark(one.architecture, one.values["macs"], one.values["accuracy"], float(np.mean(alone[one.key])))
-        for one in both
+        Landmark(one.architecture, one.macs, one.inherited, one.mean_alone)
+        for one in subjects_of(trials)
+        if one.both_ways
     ]
 
 

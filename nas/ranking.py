@@ -8,9 +8,9 @@ NeurIPS 2021; their definitions are in `nas.rank_statistics`.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -34,6 +34,7 @@ from nas.rank_statistics import (
     worst_rank,
 )
 from nas.storage.records import Trial
+from nas.subjects import Subject, subjects_of, succeeded
 from search_spaces import architecture_from_json
 
 TOP_SHARE = 0.2
@@ -178,24 +179,6 @@ class Health:
     compared: tuple[Compared, ...]  # in ascending order of MACs
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What is known of one architecture; NaN for what is not."""
-
-    key: str
-    architecture: str
-    macs: float
-    parameters: float
-    inherited: float
-    loss: float
-    uncalibrated: float
-    alone: dict[int, float]  # accuracy by seed
-
-    @property
-    def mean_alone(self) -> float:
-        return float(np.mean(list(self.alone.values())))
-
-
 def health_of(trials: Iterable[Trial], table: Table | None = None) -> Health:
     """The report on a supernet, from what was measured so far; the same trials always give the same.
 
@@ -203,10 +186,10 @@ def health_of(trials: Iterable[Trial], table: Table | None = None) -> Health:
         table: takes the place of the trainings alone; then only its architectures count.
     """
     trials = list(trials) if table is None else [one for one in trials if _is_of(table, one)]
-    good = [one for one in trials if one.kind == "sampled" or _succeeded(one)]
-    known = _subjects(good, table)
+    good = [one for one in trials if one.kind == "sampled" or succeeded(one)]
+    known = _known(trials, table)
     both = sorted(
-        (one for one in known if one.alone and math.isfinite(one.inherited)),
+        (one for one in known if one.both_ways),
         key=lambda one: (one.macs, one.key),
     )
     bins = _bins_of(both)
@@ -217,7 +200,7 @@ def health_of(trials: Iterable[Trial], table: Table | None = None) -> Health:
         architectures=len(both),
         waiting=sum(not one.alone and math.isfinite(one.inherited) for one in known),
         failed=len(trials) - len(good),
-        reasons=_reasons(one for one in trials if one.kind != "sampled" and not _succeeded(one)),
+        reasons=_reasons(one for one in trials if one.kind != "sampled" and not succeeded(one)),
         seeds=max((len(one.alone) for one in both), default=0),
         epochs=next((one.values.get("epochs") for one in good if one.kind == "alone"), None),
         null_error=null_error(len(both)),
@@ -242,10 +225,6 @@ def health_of(trials: Iterable[Trial], table: Table | None = None) -> Health:
 # -- what was measured -------------------------------------------------------------------------
 
 
-def _succeeded(trial: Trial) -> bool:
-    return trial.error is None and math.isfinite(trial.values.get("accuracy", math.nan))
-
-
 def _is_of(table: Table, trial: Trial) -> bool:
     return trial.kind == "sampled" or (trial.kind != "alone" and trial.key in table.accuracies)
 
@@ -255,35 +234,15 @@ def _reasons(failed: Iterable[Trial]) -> tuple[str, ...]:
     return tuple(sorted(counted, key=lambda reason: (-counted[reason], reason)))
 
 
-def _subjects(trials: Iterable[Trial], table: Table | None) -> list[_Subject]:
-    """One per architecture, in order of their keys."""
-    by_key: dict[str, list[Trial]] = defaultdict(list)
-    for one in trials:
-        if one.kind != "sampled":
-            by_key[one.key].append(one)
-    return [_subject(key, by_key[key], table) for key in sorted(by_key)]
+def _known(trials: Iterable[Trial], table: Table | None) -> list[Subject]:
+    """One per architecture, in order of their keys; a table has what they reach alone."""
+    found = subjects_of(trials)
+    if table is None:
+        return found
+    return [replace(one, alone=dict(enumerate(table.accuracies[one.key]))) for one in found]
 
 
-def _subject(key: str, found: Sequence[Trial], table: Table | None) -> _Subject:
-    def value(name: str, *kinds: str) -> float:
-        said = (one.values[name] for one in found if one.kind in kinds and name in one.values)
-        return next((float(one) for one in said if math.isfinite(one)), math.nan)
-
-    everywhere = ("inherited", "uncalibrated", "alone")
-    own = {one.seed: one.values["accuracy"] for one in found if one.kind == "alone"}
-    return _Subject(
-        key,
-        found[0].architecture,
-        value("macs", *everywhere),
-        value("parameters", *everywhere),
-        value("accuracy", "inherited"),
-        value("loss", "inherited"),
-        value("accuracy", "uncalibrated"),
-        own if table is None else dict(enumerate(table.accuracies[key])),
-    )
-
-
-def _compared(one: _Subject, number: int, difference: float) -> Compared:
+def _compared(one: Subject, number: int, difference: float) -> Compared:
     return Compared(
         one.key,
         _number(one.macs),
@@ -309,7 +268,7 @@ def _sampled(trials: Iterable[Trial]) -> Sampled | None:
 # -- cost bins ---------------------------------------------------------------------------------
 
 
-def _bins_of(subjects: Sequence[_Subject]) -> np.ndarray:
+def _bins_of(subjects: Sequence[Subject]) -> np.ndarray:
     """The cost bin of each, (n,), -1 without MACs: as many equally full bins as `PER_BIN` allows, cheap first.
 
     The subjects are in ascending order of MACs. Those of equal MACs share a bin.
@@ -325,7 +284,7 @@ def _bins_of(subjects: Sequence[_Subject]) -> np.ndarray:
     return bins
 
 
-def _bin(subjects: Sequence[_Subject], members: np.ndarray, difference: np.ndarray, in_points: bool) -> Bin:
+def _bin(subjects: Sequence[Subject], members: np.ndarray, difference: np.ndarray, in_points: bool) -> Bin:
     macs, inherited, alone = (
         _column(subjects, name)[members] for name in ("macs", "inherited", "mean_alone")
     )
@@ -344,7 +303,7 @@ def _bin(subjects: Sequence[_Subject], members: np.ndarray, difference: np.ndarr
 # -- taus --------------------------------------------------------------------------------------
 
 
-def _taus(both: Sequence[_Subject], bins: np.ndarray, in_points: bool) -> Taus:
+def _taus(both: Sequence[Subject], bins: np.ndarray, in_points: bool) -> Taus:
     weights = resamples(len(both))
     inherited, alone, macs = (_column(both, name) for name in ("inherited", "mean_alone", "macs"))
     within, macs_within = _within(inherited, alone, bins), _within(macs, alone, bins)
@@ -376,14 +335,14 @@ def _within(estimated: np.ndarray, alone: np.ndarray, bins: np.ndarray) -> list[
     return [(np.where(bins == one, estimated, np.nan), alone) for one in several] if len(several) > 1 else []
 
 
-def _seed_columns(subjects: Sequence[_Subject]) -> list[np.ndarray]:
+def _seed_columns(subjects: Sequence[Subject]) -> list[np.ndarray]:
     """The accuracies of each seed, (n,), that at least half of the subjects have: of fewer, a tau is chance."""
     counts = Counter(seed for one in subjects for seed in one.alone)
     seeds = sorted(seed for seed, count in counts.items() if 2 * count >= len(subjects))
     return [np.array([one.alone.get(seed, math.nan) for one in subjects]) for seed in seeds]
 
 
-def _corrected(both: Sequence[_Subject], in_points: bool) -> Corrected | None:
+def _corrected(both: Sequence[Subject], in_points: bool) -> Corrected | None:
     """Any two compared by models that saw neither."""
     inherited, alone, macs = (_column(both, name) for name in ("inherited", "mean_alone", "macs"))
     if (
@@ -424,13 +383,13 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
     return ndtri((len(values) - ranks(values) + 0.5) / len(values))
 
 
-def _spearman(both: Sequence[_Subject]) -> Spearman | None:
+def _spearman(both: Sequence[Subject]) -> Spearman | None:
     names = ("inherited", "macs", "parameters")
     rhos = [spearman(_column(both, name), _column(both, "mean_alone")) for name in names]
     return None if rhos[0] is None else Spearman(*rhos)
 
 
-def _top(both: Sequence[_Subject]) -> Top | None:
+def _top(both: Sequence[Subject]) -> Top | None:
     """Equal accuracies are told apart by their loss."""
     if len(both) < 2 * TOP:
         return None
@@ -449,7 +408,7 @@ def _top(both: Sequence[_Subject]) -> Top | None:
 # -- calibration and operators -----------------------------------------------------------------
 
 
-def _calibration(subjects: Iterable[_Subject]) -> Calibration | None:
+def _calibration(subjects: Iterable[Subject]) -> Calibration | None:
     pairs = np.array([(one.inherited, one.uncalibrated) for one in subjects]).reshape(-1, 2)
     inherited, uncalibrated = pairs[np.isfinite(pairs).all(axis=1)].T
     if not len(inherited):
@@ -458,7 +417,7 @@ def _calibration(subjects: Iterable[_Subject]) -> Calibration | None:
     return Calibration(len(inherited), float(inherited.mean()), float(uncalibrated.mean()), gain)
 
 
-def _usages(both: Sequence[_Subject], difference: np.ndarray) -> tuple[Usage, ...]:
+def _usages(both: Sequence[Subject], difference: np.ndarray) -> tuple[Usage, ...]:
     """Of everything that some use more than others, how they are ranked: the mean rank difference of the
     networks that have it, each weighted by the share of its blocks that have it."""
     shares = [block_shares(architecture_from_json(one.architecture)) for one in both]
@@ -476,7 +435,7 @@ def _usage(name: str, shares: np.ndarray, difference: np.ndarray) -> Usage:
     return Usage(name, int(having.sum()), mean_interval(difference[having], shares[having]))
 
 
-def _column(subjects: Sequence[_Subject], name: str) -> np.ndarray:
+def _column(subjects: Sequence[Subject], name: str) -> np.ndarray:
     return np.array([getattr(one, name) for one in subjects], float)
 
 

@@ -653,7 +653,7 @@ def test_the_files_and_commands_of_the_page_are_understood():
     assert unroll(written, {}, {}, (3, 32, 32), 10).size == 1
     assert unroll(experiment(edges).space, {}, {}, (1, 8, 8), 10).size == 5**6
     assert all(name in text for name in (*OPERATORS, *whole["space"]["cells"]))
-    assert [parser().parse_args(command.split()).verb.__name__ for command in commands] == [
+    assert [parser().parse_args(command.split()).command for command in commands] == [
         "run",
         "export",
         "transfer",

@@ -4,55 +4,20 @@ exit codes.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
-from nas import cli
-from nas.cli import main, parser
+from nas import commands, exit_codes
+from nas.cli import COMMANDS, WITHOUT_RESULT, main, parser
 from nas.progress import track
 from nas.storage.store import Store
-
-VERBS = (
-    "run",
-    "train",
-    "search",
-    "profile",
-    "report",
-    "export",
-    "pick",
-    "health",
-    "transfer",
-    "verify",
-    "dashboard",
-    "devices",
-    "measure",
-    "explain",
-    "operators",
-    "doctor",
-)
-JSON = (
-    "run",
-    "train",
-    "search",
-    "profile",
-    "report",
-    "export",
-    "pick",
-    "health",
-    "transfer",
-    "verify",
-    "devices",
-    "measure",
-    "explain",
-    "operators",
-    "doctor",
-)
 
 
 def nas(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -98,35 +63,45 @@ def test_help_lists_every_command_and_every_exit_code(capsys):
 
     out = capsys.readouterr().out
     assert caught.value.code == 0
-    for verb in VERBS:
-        assert f"    {verb} " in out or f"    {verb}\n" in out
-    codes = [cli.OK, cli.MISTAKE, cli.INFEASIBLE, cli.FAILED, cli.UNVERIFIED, cli.INTERRUPTED]
-    assert codes == [0, 2, 3, 4, 5, 130]
-    for code in codes:
+    for name in COMMANDS:
+        assert f"    {name} " in out or f"    {name}\n" in out
+    codes = ("OK", "MISTAKE", "INFEASIBLE", "FAILED", "UNVERIFIED", "INTERRUPTED")
+    for name, code in zip(codes, (0, 2, 3, 4, 5, 130), strict=True):
+        assert getattr(exit_codes, name) == code
         assert f"\n  {code} " in out
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_command_explains_itself_by_its_own_docstring(verb, capsys):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_by_the_docstring_of_its_file(name, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([verb, "--help"])
+        main([name, "--help"])
 
     out = " ".join(capsys.readouterr().out.split())
     assert caught.value.code == 0
-    assert inspect.getdoc(getattr(cli, verb)) in out
-    assert ("--json" in out) == (verb in JSON)
+    assert import_module(f"nas.commands.{name}").__doc__ in out
+    assert ("--json" in out) == (name not in WITHOUT_RESULT)
+
+
+def test_every_file_of_a_command_is_found():
+    """And what the others are for is said where the commands are."""
+    files = {one.name for one in iter_modules(commands.__path__)}
+    shared = files - set(COMMANDS)
+
+    assert set(COMMANDS) <= files
+    assert all(name in commands.__doc__ for name in shared)
+    assert not any(hasattr(import_module(f"nas.commands.{name}"), "carry_out") for name in shared)
 
 
 def test_every_option_says_what_it_is_for():
-    commands = parser()._subparsers._group_actions[0].choices
+    known = parser()._subparsers._group_actions[0].choices
     silent = [
-        f"{verb} {action.dest}"
-        for verb, command in commands.items()
+        f"{name} {action.dest}"
+        for name, command in known.items()
         for action in command._actions
         if not action.help
     ]
 
-    assert tuple(commands) == VERBS
+    assert tuple(known) == COMMANDS
     assert silent == []
 
 

@@ -159,6 +159,56 @@ def test_uncertain_values_have_bars_from_end_to_end():
     assert traces["front"].error_y.array is None
 
 
+def uncertain(key, accuracy, latency_ms, length):
+    """A candidate whose accuracy is the middle of an interval."""
+    ends = (accuracy - length / 2, accuracy + length / 2)
+    return replace(candidate(key, accuracy, latency_ms), intervals={"accuracy": ends})
+
+
+def test_of_the_dominated_no_intervals_are_drawn():
+    several = [uncertain("a", 80, 3.0, 4), uncertain("b", 70, 1.0, 4), uncertain("c", 60, 2.0, 4)]
+
+    figure, traces = drawn(RUN, several)
+
+    low, high = figure.layout.yaxis.range
+    assert list(traces["front"].error_y.array) == [2, 2] and traces["dominated"].error_y.array is None
+    assert low < 60 and high > 82 and high - low < 30
+
+
+def test_intervals_wider_than_the_points_are_apart_do_not_hide_these():
+    several = [uncertain("a", 80, 3.0, 40), uncertain("b", 79, 1.0, 40), uncertain("c", 78, 2.0, 40)]
+    accuracy, latency = quantity(RUN, "accuracy"), quantity(RUN, "latency_ms")
+
+    figure, traces = drawn(RUN, several)
+
+    low, high = figure.layout.yaxis.range
+    assert traces["front"].error_y.array is None and low < 78 and high > 80 and high - low < 3
+    assert figures.too_wide(standing(RUN, several), latency, accuracy) == [accuracy]
+    assert figures.too_wide(standing(RUN, several[:1]), latency, accuracy) == []  # nothing to be hidden
+
+
+def test_a_value_that_is_no_number_spoils_no_axis():
+    broken = candidate("n", math.nan, 2.0)
+
+    figure, _ = drawn(RUN, [A, B, broken])
+
+    assert all(math.isfinite(end) for end in figure.layout.yaxis.range)
+    assert drawn(RUN, [broken])[0].layout.yaxis.range is None
+
+
+def test_the_intervals_of_a_point_are_drawn_while_it_is_pointed_at():
+    dominated = uncertain("c", 60, 2.0, 40)
+    latency, accuracy = quantity(RUN, "latency_ms"), quantity(RUN, "accuracy")
+
+    shown, nothing = (figures.pointed_at(one, latency, accuracy) for one in (dominated, None))
+    pointer = drawn(RUN, [A, B, dominated])[0].data[0]
+
+    assert (shown["x"], shown["y"], shown["error_x"]) == ([2.0], [60], None)
+    assert (shown["error_y"]["arrayminus"], shown["error_y"]["array"]) == ([20], [20])
+    assert nothing == {"x": [], "y": [], "error_x": None, "error_y": None}
+    assert pointer.name == "pointed at" and not len(pointer.x) and pointer.hoverinfo == "skip"
+
+
 def test_the_knee_is_ringed():
     bend = candidate("k", 79, 1.2)
 
@@ -402,6 +452,7 @@ def test_a_click_on_a_point_knows_its_candidate():
             [
                 "knee of the front",
                 "nas export digits --candidate b",
+                "nas export digits --candidate b --alone",
                 "stage 1",
                 "exports/b",
                 "69.50 %",
@@ -497,7 +548,7 @@ def test_the_front_is_drawn_again_only_when_something_has_changed(digits):
     grown = refresh(2, "latency_ms", "accuracy", "digits", seen)
 
     assert len({id(one) for one in same}) == 1  # nothing but no_update
-    assert turned[0].layout.xaxis.title.text == "accuracy (%)" and turned[1] is same[0]
+    assert turned[0].layout.xaxis.title.text == "accuracy (%)" and turned[2] is same[0]
     assert grown[0].data[-1].customdata == ("new",) and "5 candidates" in grown[1]
     assert grown[-1] != seen
 

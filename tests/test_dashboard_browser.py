@@ -129,6 +129,24 @@ def test_a_point_of_the_front_leads_to_its_candidate_and_the_way_back_to_the_fro
     expect(front_points(tab).first).to_be_attached()
 
 
+def test_pointing_at_a_point_draws_its_intervals_and_moves_no_axis(tab, site, tiny_run):
+    tab.goto(f"{site}/run/{tiny_run.name}")
+    expect(front_points(tab).first).to_be_attached()
+    pointer = tab.locator("#front-figure .scatterlayer .trace").first
+    ticks = tab.locator("#front-figure .xtick text, #front-figure .ytick text").all_text_contents()
+    place = front_points(tab).first.bounding_box()
+
+    tab.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+
+    expect(pointer.locator("path.xerror")).to_have_count(1)
+    expect(tab.locator("#front-figure .hoverlayer .hovertext")).to_have_count(1)
+    assert tab.locator("#front-figure .xtick text, #front-figure .ytick text").all_text_contents() == ticks
+
+    tab.mouse.move(5, 5)
+
+    expect(pointer.locator("path.xerror")).to_have_count(0)
+
+
 def test_a_row_of_the_front_leads_to_its_candidate(tab, site, tiny_run):
     tab.goto(f"{site}/run/{tiny_run.name}")
     link = tab.locator("#front-table .key a").first

@@ -120,9 +120,9 @@ def test_the_page_is_drawn_again_only_when_something_was_measured(timed):
     run = timed.run(RUN.name)
     seen = [f"{run.status} {run.updated}", 3, ""]
 
-    same = refresh(1, RUN.name, seen)
+    same = refresh(1, RUN.name, [], seen)
     timed.add_candidate(RUN.name, replace(candidate("e", 70, 1.0), latencies={"latency_ms": STEADY}))
-    grown = refresh(2, RUN.name, seen)
+    grown = refresh(2, RUN.name, [], seen)
 
     assert len({id(one) for one in same}) == 1
     assert "4 candidates" in texts(grown[0]) and grown[2][1:] == [5, ""]

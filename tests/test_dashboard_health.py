@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,8 @@ from dashboard import health_figures as figures
 from dashboard import routes
 from dashboard.app import create_app, page
 from dashboard.reader import Reader
+from nas import health_reports
+from nas.health_table import Source, Table
 from nas.health_view import verdict
 from nas.ranking import health_of
 from nas.storage.store import Store
@@ -24,10 +28,22 @@ HEALTH = health_of(TRIALS)
 NONE = health_of([])
 
 
+def against_table(trials, **read):
+    """The report on them against a table of as many errors as there are architectures."""
+    keys = list(dict.fromkeys(one.key for one in trials if one.key))
+    columns = ("seed0", "seed1")
+    source = Source("tables/planted.csv", columns, True, len(keys), len(keys), 0, 0, "")
+    errors = {key: (-99.0 + place, -98.5 + place) for place, key in enumerate(keys)}
+    return health_of(trials, Table(replace(source, **read), (), errors))
+
+
+AGAINST = against_table(TRIALS)
+
+
 @pytest.fixture
 def store(tmp_path):
     with Store(f"sqlite:///{tmp_path}/nas.db") as store:
-        store.add_run(RUN)
+        store.add_run(replace(RUN, folder=str(tmp_path / "run")))
         yield store
 
 
@@ -128,6 +144,25 @@ def test_architectures_of_unknown_cost_are_drawn_in_a_group_of_their_own():
     assert (trace.name, len(trace.x)) == ("not known", 6)
 
 
+def test_a_table_is_drawn_in_its_own_unit():
+    """So there is no line of equality, and nothing of it stands among accuracies."""
+    traces = figures.agreement(AGAINST).data
+    ways = [trace.name for trace in figures.accuracy_over_cost(AGAINST).data]
+
+    drawn = {key: y for trace in traces for key, y in zip(trace.customdata, trace.y, strict=True)}
+    assert drawn == {one.key: one.alone for one in AGAINST.compared} and min(drawn.values()) < -70
+    assert not figures.agreement(AGAINST).layout.shapes
+    assert figures.agreement(AGAINST).layout.yaxis.title.text == "seed0, seed1 of planted.csv, with a minus"
+    assert ways == ["inherited", "inherited, one set of statistics for all"]
+
+
+def test_more_points_than_a_browser_draws_one_by_one_are_drawn_by_webgl():
+    many = replace(AGAINST, compared=AGAINST.compared * 100)
+
+    assert {trace.type for trace in figures.agreement(many).data} == {"scattergl"}
+    assert {trace.type for trace in figures.accuracy_over_cost(many).data} == {"scattergl"}
+
+
 def parts_here(component):
     """The tabs that are marked as the one that is shown."""
     tabs = [one for one in component._traverse() if getattr(one, "className", "") == "run-tab here"]
@@ -170,19 +205,66 @@ def test_a_run_that_nobody_examined_says_which_command_does(store):
     assert f"nas health digits --store {store.url}" in shown
 
 
+def test_reports_against_tables_are_shown_like_that_on_trainings_alone(examined):
+    run = examined.run(RUN.name)
+    before = texts(page(Reader(examined), routes.health(RUN.name))[0])
+    health_reports.keep(run, AGAINST)
+    [name] = health_reports.names(run)
+
+    own, against = (
+        texts(page(Reader(examined), routes.health(RUN.name, report))[0]) for report in ("", name)
+    )
+
+    assert "health-choice" not in before
+    for shown in (own, against):
+        assert "trainings alone" in shown and "seed0, seed1 of planted.csv, with a minus" in shown
+        assert json.dumps(routes.health(RUN.name, name)) in shown
+    assert verdict(HEALTH).why in own and verdict(HEALTH).why not in against
+    assert verdict(AGAINST).why in against and "Against the table: 1 is the same order" in against
+
+
+def test_without_trainings_alone_the_page_begins_with_the_latest_table(store):
+    for one in TRIALS:
+        if one.kind != "alone":
+            store.add_trial(RUN.name, one)
+    run, later = store.run(RUN.name), against_table(TRIALS[:40], file="later.csv")
+    health_reports.keep(run, AGAINST)
+    kept = health_reports.keep(run, later)
+    os.utime(kept, ns=(time.time_ns(), time.time_ns() + 10**9))
+
+    shown = texts(page(Reader(store), routes.health(RUN.name))[0])
+
+    assert verdict(later).why in shown and "trainings alone" not in shown
+
+
+def test_a_damaged_report_is_said_to_be_and_hides_no_other(examined):
+    run = examined.run(RUN.name)
+    kept = health_reports.keep(run, AGAINST)
+    kept.write_text('{"table": {}}', encoding="utf-8")
+
+    own, damaged, missing = (
+        texts(page(Reader(examined), routes.health(RUN.name, name))[0]) for name in ("", kept.stem, "no")
+    )
+
+    assert verdict(HEALTH).why in own and kept.stem in own
+    assert "is damaged, or of another version" in damaged and "nas health with --table again" in damaged
+    assert "no report of digits is called no" in missing and "trainings alone" in missing
+
+
 def test_it_is_drawn_again_only_when_there_are_new_trials(examined):
     refresh = callback(create_app(examined), "health-panels")
     seen = [
         f"{examined.run(RUN.name).status} {examined.run(RUN.name).updated}",
         len(TRIALS),
         TRIALS[-1].created,
+        "",
     ]
 
-    same = refresh(1, RUN.name, seen)
+    same = refresh(1, RUN.name, [""], seen)
     examined.update_run(RUN.name, status="finished")
-    ended = refresh(2, RUN.name, seen)
+    ended = refresh(2, RUN.name, [""], seen)
     examined.add_trial(RUN.name, replace(TRIALS[1], key="new"))
-    grown = refresh(3, RUN.name, ended[2])
+    grown = refresh(3, RUN.name, [""], ended[2])
 
     assert len({id(one) for one in same}) == 1  # nothing but no_update
     assert ended[0] is same[0] and "finished" in texts(ended[1])

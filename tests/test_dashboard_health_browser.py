@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
 
+from nas import health_reports
 from nas.storage.store import Store
 from tests.test_dashboard import RUN
 from tests.test_dashboard_browser import browser, shown, tab  # noqa: F401
+from tests.test_dashboard_health import AGAINST
 from tests.trials import SAMPLED, noisy
 
 pytestmark = pytest.mark.browser
@@ -17,10 +21,12 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def examined(tmp_path_factory) -> Iterator[tuple[str, str]]:
-    """The addresses of a dashboard and its store, with a run whose supernet was examined."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('health') / 'nas.db'}"
+    """The addresses of a dashboard and its store, with a run whose supernet was examined both ways."""
+    folder = tmp_path_factory.mktemp("health")
+    url = f"sqlite:///{folder / 'nas.db'}"
     with Store(url) as store:
-        store.add_run(RUN)
+        store.add_run(replace(RUN, folder=str(folder / "run")))
+        health_reports.keep(store.run(RUN.name), AGAINST)
         for one in [SAMPLED, *noisy(32, noise=0.3)]:
             store.add_trial(RUN.name, one)
     with shown(url) as address:
@@ -39,6 +45,18 @@ def test_the_tab_of_a_run_leads_to_its_health(tab, examined):  # noqa: F811
     expect(tab.locator("#health-agreement .scatterlayer .trace path.point")).to_have_count(32)
     expect(tab.locator("#health-agreement .xtitle")).to_have_text("inherited accuracy (%)")
     expect(tab.locator("#health-sampled .bars path")).to_have_count(2)
+
+
+def test_a_link_leads_to_what_it_was_compared_with_besides(tab, examined):  # noqa: F811
+    site, _ = examined
+    tab.goto(f"{site}/run/{RUN.name}/health")
+
+    tab.get_by_role("link", name="seed0, seed1 of planted.csv").click()
+
+    expect(tab).to_have_url(re.compile(rf"/run/{RUN.name}/health/planted-[0-9a-f]{{8}}$"))
+    expect(tab.locator("#health-choice .here")).to_have_text("seed0, seed1 of planted.csv, with a minus")
+    expect(tab.locator("#health-agreement .ytitle")).to_have_text("seed0, seed1 of planted.csv, with a minus")
+    expect(tab.locator("#health-agreement .scatterlayer .trace path.point")).to_have_count(32)
 
 
 @pytest.mark.parametrize("width", [1400, 420])

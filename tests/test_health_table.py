@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,17 +15,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nas import health_reports
 from nas.cli import main
 from nas.health import BINS, drawn
 from nas.health_table import Source, Table, read_table, write_table
-from nas.health_view import print_health, verdict
+from nas.health_view import health_as_json, print_health, verdict
 from nas.ranking import health_of
 from nas.storage.store import Store
 from search_spaces import NetworkArchitecture, NetworkSpace, architecture_from_json, space_from_json
 from supernets.cost import cost_table
 from tests.conftest import TinyRun
 from tests.synthetic import small_space, space
-from tests.trials import architectures, noisy, trials_of
+from tests.test_dashboard import RUN
+from tests.trials import SAMPLED, architectures, noisy, trials_of
 
 SPACES = {"stages": space(), "cells": space("nasnet"), "edge cells": space("nasbench201")}
 TEXTS = [one.to_json() for one in architectures(6)]
@@ -397,6 +400,10 @@ def test_a_run_against_a_table_trains_nothing_and_goes_on_from_what_it_measured(
     expected = stats.kendalltau([inherited[key] for key in keys], [macs[key] for key in keys]).statistic
     assert second["taus"]["inherited"]["value"] == pytest.approx(expected)
     assert second["taus"]["macs"]["value"] == 1
+    with Store(copy.store_url, create=False) as store:
+        run = store.run("tiny")
+    [kept] = health_reports.names(run)  # of the same columns, so the latter stands for both
+    assert json.loads(json.dumps(health_as_json(health_reports.kept(run, kept)))) == second
     assert examine(copy, *arguments, "12") == 0
     capsys.readouterr()
     assert health_of(trials).architectures == 0
@@ -421,6 +428,53 @@ def test_what_makes_no_sense_beside_a_table_or_without_one_is_one_line_and_exit_
         assert examine(tiny_run, *arguments) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith("nas: ") and message in line
+
+
+@pytest.mark.parametrize("number", [0, 3, 12, 40])
+def test_a_kept_report_is_read_as_it_was(number, tmp_path):
+    """With all that may be unknown, and until it is forgotten."""
+    trials, run = noisy(number, noise=1.0), replace(RUN, folder=str(tmp_path))
+    report = health_of([SAMPLED, *trials], planted(trials, np.arange(number)))
+
+    path = health_reports.keep(run, report)
+
+    [name] = health_reports.names(run)
+    assert health_reports.kept(run, name) == report
+    assert path.name in health_reports.signs(run)
+    health_reports.forget(run)
+    assert health_reports.names(run) == [] and health_reports.signs(run) == ""
+    with pytest.raises(LookupError, match="no report of digits is called planted"):
+        health_reports.kept(run, name)
+
+
+def test_tables_of_one_name_and_other_columns_of_a_table_are_reports_of_their_own(tmp_path):
+    trials, run = noisy(6, noise=1.0), replace(RUN, folder=str(tmp_path))
+    table = planted(trials, range(6))
+    others = (
+        {},
+        {"file": "other/planted.csv"},
+        {"accuracy": ("loss",)},
+        {"lower_is_better": True},
+        {"rows": 9},
+    )
+
+    for changed in others:
+        found = replace(table, source=replace(table.source, **changed))
+        health_reports.keep(run, health_of(trials, found))
+
+    assert len(health_reports.names(run)) == len(others) - 1  # the last is of the same columns as the first
+
+
+def test_starting_over_forgets_what_was_compared_with_tables(copy, numbered, capsys):
+    assert examine(copy, "--table", str(numbered), "--accuracy", "top1", "--subnets", "10") == 0
+    with Store(copy.store_url, create=False) as store:
+        run = store.run("tiny")
+    kept = health_reports.names(run)
+
+    assert examine(copy, "--fresh", "--subnets", "1", "--epochs", "0.1") == 0
+
+    assert len(kept) == 1 and health_reports.names(run) == []
+    capsys.readouterr()
 
 
 def test_a_table_corrects_by_its_order_whatever_its_unit():

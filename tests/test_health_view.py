@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.health_view import health_as_json, print_health, verdict
+from nas.health_view import health_as_json, print_health, sampled_table, verdict
+from nas.profile_view import quantity
 from nas.rank_statistics import Estimate
 from nas.ranking import health_of
 from tests.trials import SAMPLED, noisy, trials_of
@@ -176,6 +177,20 @@ def test_bins_operators_and_sampled_cost_are_tables(capsys):
     assert row(out, "1.00 M to 8.00 M")[:5] == ["8", "11.50", "43.50", "-32.00", "-0.500"]
     assert "operator or setting" in "\n".join(out)
     assert row(out, "1.00 M to 2.00 M") == ["30", "75.0", "%"]
+
+
+@pytest.mark.parametrize("bins", [1, 5, 7, 20])
+def test_neighbouring_sampled_costs_are_told_together_where_there_are_many(bins):
+    """And none is lost: the rows join, from the first edge to the last, and add up to all that was sampled."""
+    values = {f"edge/{k}": 1e6 * (k + 1) for k in range(bins + 1)} | {f"count/{k}": k for k in range(bins)}
+
+    _, rows = sampled_table(health_of([replace(SAMPLED, values=values)]))
+
+    ranges = [row[0].split(" to ") for row in rows]
+    ends = [quantity(1e6), *(high for _, high in ranges)]
+    assert len(rows) <= 5
+    assert ends[-1] == quantity(1e6 * (bins + 1)) and [low for low, _ in ranges] == ends[:-1]
+    assert sum(int(row[1]) for row in rows) == sum(range(bins))
 
 
 def test_the_top_the_gap_the_calibration_and_the_cost_are_sentences(capsys):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nas.landmarks import landmarks_of
 from nas.rank_statistics import (
     best_rank,
     mean_interval,
@@ -305,6 +306,26 @@ def test_recalibration_is_told_with_and_without():
     told = health.calibration
     assert (told.count, told.inherited, told.uncalibrated) == (4, 71.5, 66.5)
     assert (told.gain.value, told.gain.low, told.gain.high) == (5, 5, 5)
+
+
+def test_landmarks_are_what_is_compared():
+    """One place says what was measured both ways: what failed, is no number or waits counts for neither."""
+    good = noisy(12, noise=0.3)
+    first, second, third = (replace(one, key=f"k{n}") for n, one in enumerate((good[0], good[0], good[2])))
+    lacking = [
+        first,  # waits for its training alone
+        replace(second, error="RuntimeError: it broke"),
+        replace(second, kind="alone"),
+        replace(third, values=third.values | {"accuracy": math.nan}),
+    ]
+
+    compared = health_of([SAMPLED, *lacking, *good]).compared
+
+    landmarks = landmarks_of([SAMPLED, *lacking, *good])
+    assert [(one.macs, one.inherited, one.alone) for one in compared] == sorted(
+        (one.macs, one.inherited, one.alone) for one in landmarks
+    )
+    assert len(landmarks) == 12
 
 
 def test_what_was_sampled_is_a_histogram():

@@ -90,11 +90,13 @@ def _exports(reader: Reader, run: Run, candidate: Candidate) -> list[Component]:
         return [html.P(said, className="quiet")]
     if candidate.error is not None:
         return [html.P("A candidate that failed cannot be exported.", className="quiet")]
-    line = parts.line(reader, f"nas export {shlex.quote(run.name)} --candidate {candidate.key}")
+    line = f"nas export {shlex.quote(run.name)} --candidate {candidate.key}"
     mine = [one for one in reader.store.exports(run.name) if one.candidate == candidate.key]
     return [
         html.P("Writes the subnet as plain PyTorch and ONNX files, and proves them equal:"),
-        parts.command(line),
+        parts.command(parts.line(reader, line)),
+        html.P("Trains it alone from the start, in place of the supernet's weights, and writes that:"),
+        parts.command(parts.line(reader, f"{line} --alone")),
         *(parts.pairs(tables.export_rows(one)) for one in mine),
         html.P("" if mine else "It has not been exported yet.", className="quiet"),
     ]

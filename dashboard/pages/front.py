@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, Output, Patch, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import figures, routes, tables, words
@@ -40,6 +40,7 @@ def layout(reader: Reader, name: str, search: str | None) -> Component:
                         figures.front(run, standing, quantity(run, x), quantity(run, y)),
                         470,
                         id="front-figure",
+                        clear_on_unhover=True,
                     ),
                     html.P(summary(run, standing, x, y), id="front-summary", className="quiet"),
                 ),
@@ -95,7 +96,7 @@ def register(app: Dash, reader: Reader) -> None:
         options = _options(_shown(run, standing))
         figure = figures.front(run, standing, quantity(run, x), quantity(run, y))
         if now[0] == seen[0] and run == on_device(whole, *seen[1:3]):  # other axes of the same front
-            return figure, *(no_update,) * 9, now
+            return figure, summary(run, standing, x, y), *(no_update,) * 8, now
         columns, rows = tables.front_table(run, standing)
         return (
             figure,
@@ -127,6 +128,23 @@ def register(app: Dash, reader: Reader) -> None:
             return no_update, no_update, routes.axes(x, y)
         run = reader.store.run(name)
         return *axes(run, _shown(run, reader.standing(run)), *routes.chosen_axes(search)), no_update
+
+    @app.callback(
+        Output("front-figure", "figure", allow_duplicate=True),
+        Input("front-figure", "hoverData"),
+        State("front-x", "value"),
+        State("front-y", "value"),
+        State("front-run", "data"),
+        prevent_initial_call=True,
+    )
+    def point_at(hover, x, y, name):
+        """Intervals are drawn of the candidate that is pointed at, whether it is on the front or not."""
+        key, run = parts.clicked_key(hover), reader.store.run(name)
+        candidate = next((one for one in reader.candidates(run) if one.key == key), None)
+        patch = Patch()
+        for field, value in figures.pointed_at(candidate, quantity(run, x), quantity(run, y)).items():
+            patch["data"][0][field] = value
+        return patch
 
     @app.callback(
         Output("front-url", "pathname"),
@@ -170,9 +188,15 @@ def summary(run: Run, standing: Standing, x: str, y: str) -> str:
     ]
     required = f" Required: {', '.join(limits)}; an uncertain value by its worse end." if limits else ""
     click = " Click a point to open its candidate." if total > len(standing.failed) else ""
+    wide = [what.name for what in figures.too_wide(standing, quantity(run, x), quantity(run, y))]
+    unseen = (
+        f" The 95 % intervals of {' and '.join(wide)} are wider than the candidates are apart: point at one to see its."
+        if wide
+        else ""
+    )
     several = devices_in((x, y))
     own = f"The front on the device {several[0]}. " if len(several) == 1 else ""
-    return f"{own}{count(total, 'candidate')}: {standings}.{required}{click}"
+    return f"{own}{count(total, 'candidate')}: {standings}.{required}{unseen}{click}"
 
 
 def _shown(run: Run, standing: Standing) -> list[Quantity]:

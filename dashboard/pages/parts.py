@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 import dash_ag_grid as dag
@@ -12,6 +11,7 @@ from dash.development.base_component import Component
 
 from dashboard import routes, words
 from dashboard.reader import Reader
+from nas.commands.arguments import with_store
 from nas.storage.records import Run
 
 REFRESH_MS = 3000
@@ -75,8 +75,7 @@ def section(title: str, *children: Component | str, note: str = "", **attributes
 
 def line(reader: Reader, command: str) -> str:
     """A command to be typed, with the store that it is about."""
-    default = reader.store.url == "sqlite:///nas.db"
-    return command if default else f"{command} --store {shlex.quote(reader.store.url)}"
+    return with_store(command, reader.store.url)
 
 
 def graph(figure: go.Figure, height: int, **attributes: str) -> dcc.Graph:
