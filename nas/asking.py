@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from nas.devices import Goals
 from nas.found import Found
 from nas.goals import constraints_of, focus_of, keys_of, objectives_of
 from nas.own_evaluator import Given, checked
-from nas.own_run import memory_of, own_run, own_searcher
+from nas.own_run import check_space, memory_of, own_run, own_searcher
 from nas.pool import Pool
 from nas.search import IDLE, PoolWhenNeeded, Search, tell
 from nas.storage.records import Candidate, Constraint, Objective
@@ -38,7 +39,7 @@ class AskTell:
             asked for.
 
     Raises:
-        ValueError: no such searcher, goal, limit or focus; or the store has another run of that name.
+        ValueError: no space, or no such searcher, goal, limit or focus; or the store has another run of that name.
         Busy: another process, or a loop that is not closed, carries out this run.
     """
 
@@ -56,6 +57,7 @@ class AskTell:
         name: str | None = None,
         extend: bool = False,
     ):
+        check_space(space)
         self.space = space
         self.objectives, self.constraints = objectives_of(objectives), constraints_of(constraints)
         self.focus = focus_of(focus, self.objectives)
@@ -120,14 +122,19 @@ class AskTell:
         """Record what an architecture came to.
 
         Args:
+            architecture: what `ask` returned, or its decisions as a mapping.
             values: a number for every objective, and for whatever else is limited, or (low, value, high) with the
                 95 % interval of one that is uncertain; None if it failed.
 
         Raises:
-            ValueError: it was not asked for, it was told before, a value is missing, too many or no finite number, or
-                the loop is closed.
+            ValueError: it is not of the space, was not asked for, was told before, a value or `seconds` is missing, too
+                many or no finite number, or the loop is closed.
         """
         self._check_open()
+        if isinstance(architecture, dict) and hasattr(self.space, "architecture"):
+            architecture = self.space.architecture(architecture)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds is {seconds!r}; it must be a finite number of at least 0")
         key = getattr(architecture, "key", None)
         if key not in self._waiting:
             said = "was told before" if key in self._known else "was not asked for"

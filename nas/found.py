@@ -11,6 +11,7 @@ import numpy as np
 
 from nas import pareto
 from nas.devices import DeviceFront, Goals, fronts_of
+from nas.goals import is_finite
 from nas.storage.records import Candidate, Constraint, Objective
 from search_spaces import architecture_from_json
 
@@ -62,13 +63,17 @@ class Found:
                 it, it follows from the front (`nas.pareto.reference_point`), and no two of them compare.
 
         Raises:
-            ValueError: the reference has other keys than the objectives.
+            ValueError: the reference has other keys than the objectives, or what is no finite number.
         """
         points = pareto.losses(self.front, self.objectives)
         if reference is not None:
             keys = [one.key for one in self.objectives]
-            if set(reference) != set(keys):
-                raise ValueError(f"the reference has {', '.join(reference)}; it needs {', '.join(keys)}")
+            if not isinstance(reference, Mapping) or set(reference) != set(keys):
+                has = ", ".join(map(str, reference)) if isinstance(reference, Mapping) else repr(reference)
+                raise ValueError(f"the reference has {has}; it needs {', '.join(keys)}")
+            for key, worst in reference.items():
+                if not is_finite(worst):
+                    raise ValueError(f"the reference is {worst!r} for {key}; it must be a finite number")
             corner = np.array([one.loss(reference[one.key]) for one in self.objectives])
         elif self.front:
             corner = pareto.reference_point(points)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, get_args, get_type_hints
 
 from nas.devices import device_of, on
@@ -67,14 +68,14 @@ def focus_of(
                 f"focus: {key} is {ends!r}; write its two ends, such as [1, 3], the first below the second, or None "
                 "for one that is open"
             )
-    return tuple(Constraint(key, *ends) for key, ends in given.items())
+    return tuple(Constraint(key, *map(_plain, ends)) for key, ends in given.items())
 
 
 def _are_ends(ends: Any) -> bool:
     if not isinstance(ends, list | tuple) or len(ends) != 2:
         return False
     numbers = [end for end in ends if end is not None]
-    return bool(numbers) and all(map(_finite, numbers)) and numbers == sorted(set(numbers))
+    return bool(numbers) and all(map(is_finite, numbers)) and numbers == sorted(set(numbers))
 
 
 def keys_of(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> tuple[str, ...]:
@@ -95,20 +96,28 @@ def _objective(key: Any, goal: Any) -> Objective:
 
 
 def _constraint(key: Any, limits: Any) -> Constraint:
+    if not isinstance(key, str) or not key:
+        raise ValueError(f"a constraint is on {key!r}; the name of what it limits must be text")
     where = f"constraints: {key}"
     if not isinstance(limits, Mapping) or not limits:
         raise ValueError(f'{where} is {limits!r}; write {{"max": ...}} or {{"min": ...}}')
     check_keys(where, limits, ("min", "max"))
     for side, limit in limits.items():
-        if not _finite(limit):
+        if not is_finite(limit):
             raise ValueError(f"{where}.{side} is {limit!r}; it must be a finite number")
     if limits.get("min", -math.inf) > limits.get("max", math.inf):
         raise ValueError(f"{where}: min {limits['min']:g} is above max {limits['max']:g}")
     return Constraint(key, **{side: float(limit) for side, limit in limits.items()})
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _plain(number: Any) -> Any:
+    """What JSON holds, of a number of numpy."""
+    return number.item() if hasattr(number, "item") else number
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a finite number, of Python or of numpy."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _all(several: Iterable[Any], kind: type) -> bool:

@@ -22,7 +22,7 @@ from nas.devices import Goals
 from nas.found import Found
 from nas.goals import constraints_of, focus_of, keys_of, objectives_of
 from nas.own_evaluator import Given, OwnEvaluator
-from nas.own_run import memory_of, own_run, own_searcher
+from nas.own_run import check_space, memory_of, own_run, own_searcher
 from nas.pool import HerePool, Pool
 from nas.progress import in_words, track
 from nas.search import PoolWhenNeeded, Search, SearchFailed
@@ -160,8 +160,7 @@ def _check(
     ray: str | None,
     timeout: float | None,
 ) -> None:
-    if not hasattr(space, "decisions") or not hasattr(space, "to_json"):
-        raise ValueError(f'space is {space!r}; make one with CategoricalSpace({{"kernel": [3, 5, 7]}})')
+    check_space(space)
     if not callable(evaluate):
         raise ValueError(f"evaluate is {evaluate!r}; it must be a function of an architecture")
     if not callable(on_candidate):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from nas.storage.records import Candidate
 from search_spaces import architecture_from_json
@@ -41,9 +40,11 @@ class OwnEvaluator:
         candidate = Candidate(architecture.key, architecture.to_json())
         try:
             own = architecture_from_json(candidate.architecture)
-            values, intervals = checked(self.evaluate(own), self.keys)
+            values, intervals = checked(_returned(self.evaluate, own), self.keys)
             candidate = replace(candidate, values=values, intervals=intervals)
-        except (Exception, SystemExit) as error:  # a candidate that fails must not end the search
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a candidate that fails or exits must not end the search
             log.info("candidate %s failed", candidate.key, exc_info=True)
             candidate = replace(candidate, error=_in_a_line(error))
         return replace(candidate, seconds=time.perf_counter() - begun)
@@ -78,6 +79,20 @@ def checked(
     return values, intervals
 
 
+def _returned(function: Callable, architecture: Any) -> Any:
+    """What the function returns. A process that it forked ends where the function does: else it would go on with the
+    search, beside this one."""
+    process, status = os.getpid(), 1
+    try:
+        return function(architecture)
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+    finally:
+        if os.getpid() != process:
+            os._exit(status)
+
+
 def _in_a_line(error: BaseException) -> str:
     """What was raised, in text that any store can hold."""
     try:
@@ -89,10 +104,16 @@ def _in_a_line(error: BaseException) -> str:
 
 
 def _number(value: Any, said: str) -> float:
-    scalar = hasattr(value, "__float__") and getattr(value, "shape", ()) == ()
-    if not scalar or isinstance(value, bool | np.bool_) or not math.isfinite(float(value)):
+    # numpy makes floats of dates and complex numbers too
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    real = hasattr(value, "__float__") and not isinstance(value, bool) and kind in "iuf"
+    try:
+        number = float(value) if real and getattr(value, "shape", ()) == () else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError(f"{said}; it must be a finite number")
-    return float(value)
+    return number
 
 
 def _short(value: Any) -> str:

@@ -53,6 +53,15 @@ def own_run(
     )
 
 
+def check_space(space: Any) -> None:
+    """
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(space, type) or not hasattr(space, "decisions") or not hasattr(space, "to_json"):
+        raise ValueError(f'space is {space!r}; make one with CategoricalSpace({{"kernel": [3, 5, 7]}})')
+
+
 def own_searcher(settings: Search, space: Any, goals: Goals) -> Searcher | Turns:
     """The searcher of these goals, or one for each device.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Protocol
 
 from nas.devices import Goals, devices_in, goals_on
@@ -45,12 +45,18 @@ class Search:
             raise ValueError(f"search.budget is {self.budget}; it must be at least 1")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"search.seed is {self.seed}; it must be 0 or more, and below 2^63")
-        if self.seconds is not None and not (isinstance(self.seconds, int | float) and self.seconds > 0):
-            raise ValueError(f"search.seconds is {self.seconds!r}; it must be above 0, or left out")
-        if self.plateau is not None and not (isinstance(self.plateau, int) and self.plateau >= 1):
-            raise ValueError(
-                f"search.plateau is {self.plateau!r}; it must be at least 1 candidate, or left out"
-            )
+        if self.seconds is not None:
+            if isinstance(self.seconds, bool) or not isinstance(self.seconds, Real) or not self.seconds > 0:
+                raise ValueError(f"search.seconds is {self.seconds!r}; it must be above 0, or left out")
+            if not isinstance(self.seconds, int | float):  # numpy's, which no JSON holds
+                object.__setattr__(self, "seconds", float(self.seconds))
+        if self.plateau is not None:
+            counts = isinstance(self.plateau, Integral) and not isinstance(self.plateau, bool)
+            if not counts or self.plateau < 1:
+                raise ValueError(
+                    f"search.plateau is {self.plateau!r}; it must be at least 1 candidate, or left out"
+                )
+            object.__setattr__(self, "plateau", int(self.plateau))
         self.source  # noqa: B018 -- refuses what is none
 
     @property

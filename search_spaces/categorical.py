@@ -205,9 +205,8 @@ def _offered(name: Any, options: Any) -> dict[str, int]:
     if isinstance(options, np.ndarray) and options.ndim == 1:
         options = options.tolist()
     if not isinstance(options, Sequence) or isinstance(options, str | bytes) or not options:
-        raise ValueError(
-            f"{name} has the options {options!r}; write a list of one or more, such as [3, 5, 7]"
-        )
+        shown = " ".join(repr(options).split())
+        raise ValueError(f"{name} has the options {shown}; write a list of one or more, such as [3, 5, 7]")
     offered: dict[str, int] = {}
     for option in options:
         text = _json(name, option)

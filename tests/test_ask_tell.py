@@ -88,6 +88,8 @@ def test_what_failed_is_told_as_none():
 
 
 def test_a_loop_that_does_not_keep_the_rules_hears_of_it():
+    with pytest.raises(ValueError, match="make one with CategoricalSpace"):
+        ask_tell({"a": [1, 2]}, GOALS)
     loop = ask_tell(SIX, GOALS)
     [one] = loop.ask()
 
@@ -101,7 +103,12 @@ def test_a_loop_that_does_not_keep_the_rules_hears_of_it():
         loop.tell(one, {"accuracy": 1})
     with pytest.raises(ValueError, match=r"tell got nan \(float\) for accuracy"):
         loop.tell(one, evaluate(one) | {"accuracy": math.nan})
-    loop.tell(one, evaluate(one))
+    for seconds in ("3", math.nan, -1):
+        with pytest.raises(ValueError, match=r"seconds is .*; it must be a finite number of at least 0"):
+            loop.tell(one, evaluate(one), seconds)
+    with pytest.raises(ValueError, match="the architecture decides a; the space six decides a, b"):
+        loop.tell({"a": 1}, evaluate(one))
+    loop.tell(dict(one), evaluate(one))
     with pytest.raises(ValueError, match="was told before"):
         loop.tell(one, evaluate(one))
     with pytest.raises(ValueError, match="asked for 0 architectures"):

@@ -119,6 +119,7 @@ def test_a_space_in_which_nothing_is_to_be_decided_has_one_architecture():
         ({"act": [math.sin]}, "which JSON cannot hold; offer a number, text"),
         ({"rate": [math.nan]}, "rate offers nan, which JSON cannot hold"),
         ({"map": [{1: 2}]}, "which JSON cannot hold"),
+        ({"rate": np.ones((2, 2))}, "rate has the options array([[1., 1.], [1., 1.]]); write a list"),
         ({3: [1]}, "a decision is called 3; its name must be text"),
     ],
 )
@@ -126,7 +127,7 @@ def test_what_is_no_space_is_refused(decisions, said):
     with pytest.raises(ValueError) as caught:
         CategoricalSpace(decisions)
 
-    assert said in str(caught.value)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +241,9 @@ def test_the_hypervolume_is_up_to_a_reference_in_the_units_of_the_objectives():
     assert found.hypervolume({"latency_ms": 0.0, "accuracy": 0.0}) == 0
     with pytest.raises(ValueError, match="the reference has accuracy; it needs accuracy, latency_ms"):
         found.hypervolume({"accuracy": 0})
+    for worst in (float("nan"), "0", None):
+        with pytest.raises(ValueError, match=r"the reference is .* for accuracy; it must be a finite number"):
+            found.hypervolume({"accuracy": worst, "latency_ms": 9})
 
 
 def test_as_a_frame_there_is_a_row_per_candidate():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
+from asyncio import CancelledError
 
 import numpy as np
 import pytest
 
-from nas.library import SearchFailed
+from nas.library import CategoricalSpace, SearchFailed
 from nas.storage.store import Store
 from tests.own_search import evaluate, found_by, keys, raising, run_script
 
@@ -46,6 +49,16 @@ def raises(error: BaseException):
         (lambda a: evaluate(a) | {"accuracy": None}, "evaluate returned None (NoneType) for accuracy"),
         (lambda a: evaluate(a) | {"accuracy": np.ones(3)}, "for accuracy; it must be a finite number"),
         (lambda a: evaluate(a) | {"accuracy": 1j}, "for accuracy; it must be a finite number"),
+        (
+            lambda a: evaluate(a) | {"accuracy": np.complex128(1)},
+            "(complex128) for accuracy; it must be a finite",
+        ),
+        (
+            lambda a: evaluate(a) | {"accuracy": np.timedelta64(3)},
+            "(timedelta64) for accuracy; it must be a finite",
+        ),
+        (lambda a: evaluate(a) | {"accuracy": 10**400}, "(int) for accuracy; it must be a finite number"),
+        (raises(CancelledError()), "CancelledError: no message"),
         (
             lambda a: evaluate(a) | {"accuracy": (0.9, 0.8, 1.0)},
             "evaluate returned (0.9, 0.8, 1.0) (tuple) for accuracy; an uncertain value is (low, value, high), in",
@@ -88,11 +101,40 @@ def test_what_an_evaluator_does_to_its_architecture_changes_no_candidate():
     ]
 
 
+@pytest.mark.parametrize("ends", [lambda: sys.exit(3), lambda: 1 / 0, lambda: None])
+def test_a_process_that_an_evaluator_forks_ends_with_it_and_does_not_go_on_with_the_search(ends):
+    here, ended = os.getpid(), []
+
+    def forking(architecture):
+        if not (child := os.fork()):
+            return ends()
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return evaluate(architecture)
+
+    try:
+        found = found_by(function=forking, budget=3)
+    finally:
+        if os.getpid() != here:
+            os._exit(9)
+
+    assert len(found.candidates) == 3 and all(one.error is None for one in found.candidates)
+    assert len(set(ended)) == 1 and ended[0] in (1, 3)
+
+
 @pytest.mark.parametrize("number", [np.float32(0.5), np.int64(3), np.array(0.5), 2**60])
 def test_whatever_is_a_number_counts(number):
     found = found_by(function=lambda a: {"accuracy": number, "latency_ms": 1}, budget=3)
 
     assert [one.values["accuracy"] for one in found.candidates] == [float(number)] * 3
+
+
+def test_numbers_of_numpy_say_the_same_as_pythons(tmp_path):
+    def with_numbers(whole, real):
+        more = {"plateau": whole(20), "seconds": real(500), "focus": {"latency_ms": [real(1), whole(4)]}}
+        limits = {"latency_ms": {"min": whole(1), "max": real(5)}}
+        return found_by(budget=whole(24), constraints=limits, store=tmp_path / "nas.db", **more)
+
+    assert keys(with_numbers(np.int64, np.float32)) == keys(with_numbers(int, float))
 
 
 def test_an_uncertain_value_keeps_its_interval_and_constraints_take_its_worse_end(tmp_path):
@@ -162,6 +204,10 @@ def test_ten_failures_in_a_row_end_the_search_with_the_last_reason_and_keep_the_
         ({"seconds": 0}, "search.seconds is 0; it must be above 0"),
         ({"seconds": "60"}, "search.seconds is '60'; it must be above 0"),
         ({"plateau": 2.5}, "search.plateau is 2.5; it must be at least 1 candidate"),
+        ({"seconds": True}, "search.seconds is True; it must be above 0"),
+        ({"plateau": True}, "search.plateau is True; it must be at least 1 candidate"),
+        ({"space": CategoricalSpace}, "make one with CategoricalSpace"),
+        ({"constraints": {3: {"max": 3}}}, "a constraint is on 3; the name of what it limits must be text"),
         ({"plateau": 0}, "search.plateau is 0; it must be at least 1 candidate"),
         ({"focus": {"latency": [1, 3]}}, "focus.latency is not known; did you mean latency_ms?"),
         (

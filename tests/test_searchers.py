@@ -5,6 +5,7 @@ nothing else, lives with failures and limits, and comes to an end.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -163,6 +164,18 @@ def test_equal_losses_do_not_stop_it(name):
     budget = budget_of(name, 40)
 
     assert len(proposals(searcher_of(name), budget, lambda one: ([1.0, 1.0], 0.0))) == budget
+
+
+@every_searcher
+@pytest.mark.parametrize("least", [-sys.float_info.max, 1e300, 1e30])
+def test_values_as_large_as_numbers_can_be_do_not_stop_it(name, least):
+    luck, budget = random.Random(0), budget_of(name, 32)
+    most = sys.float_info.max
+
+    def answer(one: Architecture):
+        return luck.choice([[least, most], losses(one), losses(one)]), luck.choice([0.0, 0.0, most])
+
+    assert len(proposals(searcher_of(name), budget, answer)) == budget
 
 
 @every_searcher

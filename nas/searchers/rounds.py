@@ -13,6 +13,8 @@ import numpy as np
 from nas.searchers.moves import Asked, Moves
 from search_spaces import Architecture, SearchSpace
 
+VAST = 1e100  # losses and violations beyond it count as this: their squares must be numbers
+
 
 @dataclass(frozen=True)
 class Told:
@@ -85,7 +87,10 @@ class Rounds:
         if number in self._old:
             return
         failed = losses is None or not np.isfinite([*losses, violation]).all()
-        self._fresh[number] = ([np.nan] * self.objectives, np.inf) if failed else (list(losses), violation)
+        if failed:
+            self._fresh[number] = [np.nan] * self.objectives, np.inf
+        else:
+            self._fresh[number] = np.clip(losses, -VAST, VAST).tolist(), min(violation, VAST)
         self._open.discard(number)
 
     def _begin(self) -> None:
