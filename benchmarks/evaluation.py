@@ -206,9 +206,7 @@ def steps(bench: Bench, asked: Sequence[Architecture]) -> dict[str, Mapping[str,
         subnet = alone("merge, trim", lambda subnet=subnet: channels_last(deployed(subnet)))
         alone("score", lambda subnet=subnet: accuracy_of(subnet, validation, labels))
         alone("count", lambda subnet=subnet: count(subnet, shape))
-    tree = together(
-        "export", lambda: channels_last(PrefixTree([path(bench.supernet, one) for one in asked]).eval())
-    )
+    tree = together("export", lambda: PrefixTree([path(bench.supernet, one) for one in asked]))
     together("calibrate", lambda: recalibrate(tree, calibration))
     tree = together("merge, trim", lambda: channels_last(deployed(tree)))
     together("score", lambda: accuracies_of(tree, validation, labels))

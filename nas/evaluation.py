@@ -24,6 +24,7 @@ from nas.memory import keep_freed_memory, uncollected
 from nas.objectives import Measure, Measured, measures_for, with_needs
 from nas.predictors.accuracy import FILE as ACCURACY_MODEL
 from nas.predictors.accuracy import AccuracyModel
+from nas.prefix_tree import Exported
 from nas.storage.records import Candidate
 from search_spaces import Architecture, NetworkSpace, SearchSpace, unroll
 from supernets import checkpoint
@@ -79,7 +80,8 @@ class Bench:
         }
         self.validation_labels = torch.from_numpy(splits.validation.labels).to(where)
         self._resized: dict[tuple[str, tuple[int, ...]], Tensor] = {}
-        # of `nas.prefix_tree`: a part costs the same in any subnet
+        # of `nas.prefix_tree`: a part is and costs the same in any subnet
+        self.exported = Exported(where)
         self.part_costs: dict[Hashable, np.ndarray] = {}
         self._counted: tuple[nn.Module | None, np.ndarray] = None, np.empty(0)
 

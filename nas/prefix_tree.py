@@ -22,8 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture
+from supernets.calibration import with_own_statistics
 from supernets.cost import COSTS, count
+from supernets.spatial import channels_last
 from supernets.supernet import Layers, Supernet
+
+KEPT = 2**28  # bytes of exported parts
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Part:
     waiting: int
     begins: bool = True
     adds: bool = False
+
+    @property
+    def layers(self) -> Hashable:
+        """Equal of parts that are the same layers of the supernet and take the same size, whatever is before them."""
+        return self.key, self.shape
 
 
 @dataclass
@@ -151,22 +160,55 @@ def portions(paths: Sequence[Sequence[Part]], size: int, values: int) -> list[li
     return cut(depth_first(grouped(paths))) if paths else []
 
 
+class Exported:
+    """Parts of a supernet, which does not change, as they are exported: of many trees each is made once.
+
+    Args:
+        device: where they are to be.
+        most: bytes of weights that are kept; what was used longest ago goes first.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", most: int = KEPT):
+        self.device, self.most, self.held = device, most, 0
+        self._kept: dict[Hashable, nn.Module] = {}  # last used last
+
+    def __call__(self, part: Part) -> nn.Module:
+        """Its layers in evaluation mode, their batch norms for the caller alone, their weights for all who ask."""
+        layers = self._kept.pop(part.layers, None)
+        if layers is None:
+            layers = channels_last(nn.Sequential(part.make()).eval().to(self.device))
+            self.held += stored(layers)
+        self._kept[part.layers] = layers
+        while self.held > self.most:
+            self.held -= stored(self._kept.pop(next(iter(self._kept))))
+        return with_own_statistics(layers)
+
+
+def stored(layers: nn.Module) -> int:
+    """Bytes of weights and statistics."""
+    return sum(one.nbytes for one in (*layers.parameters(), *layers.buffers()))
+
+
 class PrefixTree(nn.Module):
     """The subnets of some architectures of one resolution, with the layers that they begin with in common.
 
-    In evaluation mode, and as it is exported: for use, give it batch-norm statistics, as a subnet.
+    In evaluation mode, laid out, and as it is exported: for use, give it batch-norm statistics, as a subnet. Those are
+    all that is its own; weights belong to all trees of the parts.
+
+    Args:
+        exported: where the parts come from, by default made anew.
     """
 
-    def __init__(self, paths: Sequence[Sequence[Part]]):
+    def __init__(self, paths: Sequence[Sequence[Part]], exported: Exported | None = None):
         super().__init__()
-        nodes = grouped(paths)
-        self.layers = nn.ModuleList(nn.Sequential(node.part.make()) for node in nodes)
+        nodes, exported = grouped(paths), exported or Exported()
+        self.layers = nn.ModuleList(exported(node.part) for node in nodes)
         self.following = [node.following for node in nodes]
         self.ends = [node.end for node in nodes]
         self.begins, self.adds = ([getattr(node.part, name) for node in nodes] for name in ("begins", "adds"))
-        self.keys = [(node.part.key, node.part.shape) for node in nodes]
+        self.keys = [node.part.layers for node in nodes]
         self.paths = len(paths)
-        self.eval()
+        self.training = False
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) images, or (N, C, L) signals, to the logits of all, (paths, N, classes)."""
@@ -181,7 +223,7 @@ class PrefixTree(nn.Module):
             begun = x if self.begins[number] else begun
             x = layers_of(self.layers[number], x)
             if self.adds[number]:
-                x = begun + x
+                x += begun  # what a projection gives is seen by nobody else
             if self.ends[number] is not None:
                 logits[self.ends[number]] = x
             for one in reversed(self.following[number]):

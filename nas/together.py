@@ -141,7 +141,7 @@ def _measured_together(
 ) -> Values:
     shape = bench.space.input_shape(together[0].resolution)
     calibration, validation = bench.calibration_images(shape), bench.validation_images(shape)
-    tree = channels_last(PrefixTree(paths).to(calibration.device))
+    tree = PrefixTree(paths, bench.exported)
     tree = channels_last(deployed(recalibrate(tree, calibration)))
     accuracies = accuracies_of(tree, validation, bench.validation_labels)
     known: Values = {one.key: {} for one in together}

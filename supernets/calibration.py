@@ -8,8 +8,9 @@ without). What a subnet without its own scores can be seen with one set for all.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from itertools import pairwise
+from copy import copy
 from math import prod
 
 import torch
@@ -17,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from search_spaces import Architecture
-from supernets.folding import ROWS, in_place
-from supernets.merging import is_plain
+from supernets.folding import IN_PLACE, ROWS, faster, makes, per_cache
 from supernets.spatial import BATCH_NORMS
 from supernets.supernet import Residual
 from supernets.training import batch_statistics
@@ -43,6 +43,26 @@ def recalibrate(subnet: nn.Module, images: Tensor, batch_size: int = 256) -> nn.
     return subnet
 
 
+def with_own_statistics(network: nn.Module, done: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """The network with batch norms of its own, to be calibrated; weights, and layers without norms, are shared.
+
+    Args:
+        done: what there is of a network that this is a part of.
+    """
+    done = {} if done is None else done
+    if network not in done:  # what stands in two places stays one
+        children = {name: with_own_statistics(child, done) for name, child in network._modules.items()}
+        made = network
+        if isinstance(network, BATCH_NORMS):
+            made = copy(network)
+            made._buffers = {name: one.clone() for name, one in network._buffers.items()}
+        elif children != network._modules:
+            made = copy(network)
+            made._modules = children
+        done[network] = made
+    return done[network]
+
+
 def _through(module: nn.Module, x: Tensor) -> Tensor:
     """A batch through a module whose norms go by the batch.
 
@@ -54,7 +74,7 @@ def _through(module: nn.Module, x: Tensor) -> Tensor:
     if x.device.type == "cpu" and type(module) in ROWS:
         y = _through_row(module, x)
         return x + y if type(module) is Residual else y
-    norms = _norms(module)
+    norms = _norms(module) if module._modules or isinstance(module, BATCH_NORMS) else ()
     for norm in norms:
         norm.train()
     y = module(x)
@@ -64,16 +84,24 @@ def _through(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _through_row(row: nn.Sequential, x: Tensor) -> Tensor:
-    for before, layer in pairwise([None, *row]):
-        if isinstance(layer, BATCH_NORMS) and is_plain(before):
-            normalize_(x, layer)
+    before, layers = None, deque(row)
+    while layers:
+        layer = layers.popleft()
+        if isinstance(layer, BATCH_NORMS) and makes(before):
+            activation = IN_PLACE.get(type(layers[0])) if layers else None
+            normalize_(x, layer, activation)
+            layer = layers.popleft() if activation else layer
         else:
-            x = _through(in_place(layer, before), x)
+            x = _through(faster(layer, before), x)
+        before = layer
     return x
 
 
-def normalize_(x: Tensor, norm: nn.Module) -> None:
+def normalize_(x: Tensor, norm: nn.Module, activation: nn.Module | None = None) -> None:
     """As the norm in training, in place: (N, C, ...) by its own statistics, which go into the running ones.
+
+    Args:
+        activation: what comes after it, in place as well.
 
     Raises:
         ValueError: there is but one value of a channel.
@@ -90,7 +118,10 @@ def normalize_(x: Tensor, norm: nn.Module) -> None:
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
     scale, shift = (one.view(-1, *[1] * (x.ndim - 2)) for one in (scale, shift))
-    torch.addcmul(shift, x, scale, out=x)
+    for part in x.split(per_cache(x)):
+        torch.addcmul(shift, part, scale, out=part)
+        if activation is not None:
+            activation(part)
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,8 +45,9 @@ def trimmed(network: nn.Module) -> nn.Module:
     goes; what is zero altogether stays, and so do the parts of what has an `embed()`. The network itself if
     there are none.
     """
-    fixed = {part for one in network.modules() if hasattr(one, "embed") for part in one.modules()}
-    sizes = {one: _least_size(one) for one in network.modules() if is_plain(one) and one not in fixed}
+    fixed = {part for one in network.modules() if hasattr(type(one), "embed") for part in one.modules()}
+    large = (one for one in network.modules() if is_plain(one) and max(one.kernel_size) > 1)
+    sizes = {one: _least_size(one) for one in large if one not in fixed}
     return _with_kernels(network, sizes)
 
 
@@ -102,7 +103,7 @@ def enlarged(weight: Tensor, kernel_size: int, dilation: int = 1) -> Tensor:
 
 @torch.no_grad()
 def _replaced(network: nn.Module, method: str) -> nn.Module:
-    if not any(hasattr(module, method) for module in network.modules()):
+    if not any(hasattr(type(module), method) for module in network.modules()):
         return network
     return _replace(deepcopy(network), method, {})
 

@@ -284,11 +284,12 @@ class ElasticBlock(nn.Module):
                 project_norm=self.project_norm(choice).export(width),
             )
 
+        summed = paths(choice.operator, choice.settings)
         return {
             ("expand", in_channels, hidden): (expand, in_channels, 1),
             ("operator", choice.operator, choice.settings, hidden): (operator, hidden, self.stride),
             ("attention", choice.attention, hidden): (attention, hidden, 1),
-            ("project", hidden, width): (project, hidden, 1),
+            ("project", hidden, width, summed): (project, hidden, 1),
         }
 
     def project_norm(self, choice: Choice) -> Norm:

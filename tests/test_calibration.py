@@ -17,8 +17,9 @@ from nas.data.batches import Batches, normalize
 from nas.evaluation import accuracy_of
 from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
-from supernets.calibration import recalibrate, share_statistics
+from supernets.calibration import recalibrate, share_statistics, with_own_statistics
 from supernets.elastic import Norm
+from supernets.folding import CACHED
 from supernets.operators import OPERATORS
 from supernets.recipe import Training
 from supernets.samplers.uniform import Uniform
@@ -128,6 +129,45 @@ def test_of_many_values_six_digits_are_right(layout):
     mean, variance = expected.mean((0, 2, 3)), expected.var((0, 2, 3))
     torch.testing.assert_close(network[1].running_mean.double(), mean, rtol=3e-6, atol=3e-6)
     torch.testing.assert_close(network[1].running_var.double(), variance, rtol=3e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Hardswish, nn.SiLU])
+def test_an_activation_sees_every_image_normalised_and_once(activation):
+    def network() -> nn.Sequential:
+        torch.manual_seed(0)
+        rows = [[nn.Conv2d(wide, 8, 1), nn.BatchNorm2d(8), activation()] for wide in (1, 8)]
+        return nn.Sequential(*rows[0], *rows[1], nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(8), nn.Identity())
+
+    own, plain = network().double(), network().double()
+    data = torch.randn(70, 1, 16, 16).double()
+    for norm in norms(plain):
+        norm.momentum = None
+
+    recalibrate(own, data)
+    with torch.no_grad():
+        plain.train()(data)
+
+    assert data[:, :1].numel() * 8 > CACHED
+    for mine, theirs in zip(norms(own), norms(plain), strict=True):
+        torch.testing.assert_close(mine.running_mean, theirs.running_mean, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(mine.running_var, theirs.running_var, rtol=1e-9, atol=1e-12)
+
+
+def test_networks_with_statistics_of_their_own_share_their_weights_alone(space):
+    network = make_supernet(space).export(space.sample(Random(0))).eval()
+    first, second = with_own_statistics(network), with_own_statistics(network)
+    before = [norm.running_mean.clone() for norm in norms(network)]
+
+    recalibrate(first, images(64))
+    recalibrate(second, 3 * images(64) + 1)
+
+    shared = [one for one in first.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+    assert shared == [one for one in network.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+    for one, other in zip(norms(first), norms(second), strict=True):
+        assert not torch.equal(one.running_mean, other.running_mean)
+    assert all(
+        torch.equal(norm.running_mean, mean) for norm, mean in zip(norms(network), before, strict=True)
+    )
 
 
 def test_what_comes_before_a_norm_stays_as_it_is_where_somebody_else_sees_it():

@@ -23,15 +23,26 @@ from nas.data import load
 from nas.evaluation import BATCH, Bench, evaluate, space_of
 from nas.memory import keep_freed_memory
 from nas.pool import HerePool, TogetherPool, shared_out
-from nas.prefix_tree import PrefixTree, depth_first, grouped, most_waiting, path, portions
+from nas.prefix_tree import (
+    Exported,
+    Part,
+    PrefixTree,
+    depth_first,
+    grouped,
+    most_waiting,
+    path,
+    portions,
+    stored,
+)
 from nas.search import Search, make_searcher
 from nas.storage.records import Candidate
 from nas.together import PORTION, accuracies_of, beginning, evaluate_together
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, SearchSpace, read_skeleton, unroll
 from search_spaces.parts import StageChoice
 from supernets import checkpoint
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
+from supernets.elastic import Norm
 from supernets.folding import folded
 from supernets.merging import deployed
 from supernets.operators import OPERATORS
@@ -56,6 +67,27 @@ EVERYTHING = {  # every operator with its first settings, every attention, shari
     "expansion": [1, 2],
     "attention": list(ATTENTIONS),
     "head": {"width": 12},
+}
+SHARED = {  # few choices in many places, and norms that go by the choice before
+    "stem": {"width": 6},
+    "stages": [
+        {"width": [4, 6], "depth": [1, 2]},
+        {
+            "width": 8,
+            "depth": 3,
+            "stride": 2,
+            "share_kernels": [False, True],
+            "operators": [{"depthwise": {"kernel_size": [3, 5], "dilation": [1]}}],
+        },
+        {"width": [6, 8], "depth": [1, 2]},
+    ],
+    "operators": [
+        {"multi_path": {"paths": [[3], [3, 5]], "linear": [False, True]}},
+        {"depthwise": {"kernel_size": [3, 5], "dilation": [1]}},
+        "max_pool",
+    ],
+    "expansion": [1, 2],
+    "attention": ["none", "se"],
 }
 CELLS = {"cells": {"blocks": 2, "repeats": 1, "filters": 4, "operators": ["identity", "conv_3x3"]}}
 
@@ -109,7 +141,7 @@ def different(candidates: Iterator[Candidate]) -> dict[str, tuple[dict, str | No
 def tree_of(bench: Bench, architectures: list[Architecture]) -> PrefixTree:
     """Deployed with statistics, as `nas.together` does."""
     images = bench.calibration_images(bench.space.input_shape(architectures[0].resolution))
-    tree = channels_last(PrefixTree([path(bench.supernet, one) for one in architectures]))
+    tree = PrefixTree([path(bench.supernet, one) for one in architectures], bench.exported)
     return channels_last(deployed(recalibrate(tree, images)))
 
 
@@ -258,6 +290,61 @@ def test_paths_amount_to_the_export(bench_for):
         leaves = [type(leaf) for leaf in exported.modules() if not list(leaf.children())]
         kept = [type(leaf) for layer in layers for leaf in layer.modules() if not list(leaf.children())]
         assert kept == leaves or any(stage.share_kernels for stage in one.stages)
+
+
+@pytest.mark.parametrize("most", [10**9, 20_000], ids=["all", "few"])
+@pytest.mark.parametrize("space", [SHARED, "signal"], ids=["images", "signals"])
+def test_parts_that_trees_have_in_common_give_each_the_bits_of_its_own(space, most):
+    shape = (2, 32) if space == "signal" else (1, 8, 8)
+    skeleton = read_skeleton(space) if isinstance(space, str) else space
+    space = unroll(skeleton, OPERATORS, ATTENTIONS, shape, 5)
+    supernet = channels_last(make_supernet(space).eval())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for one in supernet.modules():
+            if isinstance(one, Norm):  # whoever takes that of another is seen
+                one.weight.normal_(1, 0.3), one.bias.normal_(0, 0.3)
+    asked = [one for one in drawn(space, 16) if one.resolution == space.resolutions[0]]
+    sharing = [one for one in asked if any(stage.share_kernels for stage in one.stages)]
+    asked += [
+        replace(one, stages=tuple(replace(stage, share_kernels=False) for stage in one.stages))
+        for one in sharing
+    ]
+    images, exported = torch.randn(40, *space.input_shape(asked[0].resolution)), Exported(most=most)
+    paths = [path(supernet, one) for one in asked]
+
+    for start in range(0, len(asked), 4):
+        tree = PrefixTree(paths[start : start + 4], exported)
+        with torch.inference_mode():
+            logits = folded(deployed(recalibrate(tree, images)))(images)
+            for mine, one in zip(logits, asked[start:], strict=False):
+                alone = channels_last(deployed(recalibrate(channels_last(supernet.export(one)), images)))
+                assert torch.equal(mine, folded(alone)(images))
+        assert exported.held <= most
+
+    beginnings = {
+        tuple(part.key for part in parts[: end + 1]) for parts in paths for end in range(len(parts))
+    }
+    assert len({part.layers for parts in paths for part in parts}) < 0.8 * len(beginnings)
+
+
+def test_a_part_is_exported_once_and_goes_when_others_need_its_place(bench_for):
+    bench = bench_for("digits")
+    first, second, third = path(bench.supernet, bench.space.ends[1])[:3]
+    made = []
+
+    def noted(part: Part) -> Part:
+        return replace(part, make=lambda: made.append(part.key) or part.make())
+
+    exported = Exported(most=10**9)
+    sizes = [stored(exported(part)) for part in (first, second, third)]
+    few = Exported(most=max(sizes) + sizes[0])
+    for part in (first, second, first, third, first):
+        few(noted(part))
+
+    assert made == [first.key, second.key, third.key]
+    few(noted(second))
+    assert made[3:] == [second.key] and few.held <= max(sizes) + sizes[0]
 
 
 def test_portions_hold_every_architecture_once_and_keep_the_bounds(bench_for):

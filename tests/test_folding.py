@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from search_spaces import SearchSpace, read_skeleton, unroll
 from supernets.attention import ATTENTIONS
 from supernets.calibration import recalibrate
-from supernets.folding import folded
+from supernets.folding import CACHED, MaxPool, ScaleAndShift, folded
 from supernets.merging import deployed
 from supernets.operators import OPERATORS
 from supernets.spatial import BATCH_NORMS, channels_last
@@ -85,13 +85,53 @@ def test_only_what_is_made_for_an_activation_alone_is_overwritten():
 
 
 @torch.no_grad()
-def test_a_convolution_that_pads_with_other_than_zeros_keeps_its_norm():
+def test_a_convolution_that_pads_with_other_than_zeros_stays_as_it_is():
     row = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(2))
     images = torch.randn(8, 1, 8, 8)
     recalibrate(row, images)
 
-    assert isinstance(folded(row)[1], nn.BatchNorm2d)
+    assert folded(row)[0] is row[0] and type(folded(row)[1]) is ScaleAndShift
     torch.testing.assert_close(folded(row)(images), row(images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("side", [1, 2, 7, 12])
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+def test_a_max_pooling_gives_what_torch_gives_bit_for_bit(kernel_size, side, layout):
+    images = torch.randn(100, 16, side, side).contiguous(memory_format=layout)
+    images[0, 0, 0, 0], images[1] = float("nan"), -float("inf")
+    before = images.clone()
+    plain = nn.Sequential(nn.MaxPool2d(kernel_size, 1, kernel_size // 2))
+
+    [own] = folded(plain)
+
+    assert type(own) is MaxPool and (side < 12 or images.numel() > CACHED)
+    assert torch.equal(own(images).nan_to_num(7), plain(images).nan_to_num(7))
+    assert torch.equal(images.nan_to_num(7), before.nan_to_num(7))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 1), nn.MaxPool2d(3, 1, 1, dilation=2), nn.MaxPool1d(3, 1, 1)],
+)
+def test_any_other_max_pooling_stays_as_it_is(pool):
+    assert folded(nn.Sequential(pool))[0] is pool
+
+
+@torch.no_grad()
+def test_a_norm_works_in_place_only_on_what_was_made_for_it():
+    kept = nn.Sequential(nn.Identity(), nn.BatchNorm2d(3), nn.ReLU()).eval()
+    own = nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.BatchNorm2d(3), nn.ReLU()).eval()
+    images = torch.randn(4, 3, 8, 8)
+    before = images.clone()
+
+    for row, kind in ((kept, nn.BatchNorm2d), (own, ScaleAndShift)):
+        recalibrate(row, images)
+        nn.init.normal_(row[1].weight)
+        assert type(folded(row)[1]) is kind
+        torch.testing.assert_close(folded(row)(images), row(images))
+        assert torch.equal(images, before)
 
 
 def test_images_of_one_channel_are_computed_in_the_fast_layout():
