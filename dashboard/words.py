@@ -51,6 +51,7 @@ class Quantity:
 
 
 COUNTED = ("macs", "parameters", "bytes")
+OWN = "measured by the run's own evaluator"
 PHYSICAL = ("%", "ms", "s", "mJ", "J", "W")  # units that take no further prefix
 
 
@@ -59,11 +60,13 @@ def quantity(run: Run, key: str) -> Quantity:
     recorded = {one.key: one for one in run.objectives}
     if key not in recorded and (key in KEYS or device_of(key)) and run.evaluator is None:
         recorded[key] = measure_of(key).objective
+    if key not in recorded and run.evaluator is not None:  # an objective of which another device's front has none
+        return Quantity(key, key, "", source=OWN)
     if key not in recorded:
         return Quantity(key, key.replace("_", " "), "")
     one = recorded[key]
     if run.evaluator is not None:
-        return Quantity(key, one.name, one.unit, one.goal, "measured by the run's own evaluator")
+        return Quantity(key, one.name, one.unit, one.goal, OWN)
     source = "counted" if one.name in COUNTED else "measured"
     if one.name == "accuracy":  # the test images are read by exports alone
         source = f"measured on validation {'images' if run.dims == 2 else 'signals'}"

@@ -17,7 +17,7 @@ from dashboard import figures, routes, tables, words
 from dashboard.app import create_app, page, serve
 from dashboard.pages import front, parts, runs, training
 from dashboard.reader import Reader
-from dashboard.standing import standing
+from dashboard.standing import on_device, standing
 from dashboard.words import quantity
 from nas.storage.records import Candidate, Constraint, Export, Latency, Objective, Run, TrainingPoint
 from nas.storage.store import Store
@@ -596,3 +596,16 @@ def test_the_dashboard_needs_neither_torch_nor_ray():
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert answer.stdout.strip() == "[]"
+
+
+def test_what_an_own_evaluator_measured_on_another_device_is_still_its_own():
+    keys = ("accuracy", "latency_ms@gpu", "latency_ms@pi")
+    objectives = tuple(Objective(key, key, "", "minimize") for key in keys)
+    run = replace(RUN, objectives=objectives, evaluator="own")
+
+    narrowed = on_device(run, "accuracy", "latency_ms@gpu")
+
+    assert [one.key for one in narrowed.objectives] == list(keys[:2])
+    for key in keys:
+        assert quantity(narrowed, key).name == key
+        assert quantity(narrowed, key).source == "measured by the run's own evaluator"
