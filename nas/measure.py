@@ -86,23 +86,23 @@ def check(networks: Sequence[Network], devices: Sequence[Device]) -> None:
 def measure(
     networks: Sequence[Network], devices: Sequence[Device], kernels: bool = False
 ) -> Iterator[Measured]:
-    """Every network on every device, network by network; on each device a few networks take turns. Nothing else runs
-    in this process meanwhile.
+    """Every network on every device, as they come: on each device a few networks take turns. Nothing else runs in this
+    process meanwhile.
 
     Raises:
         ValueError: as `check`, or a runtime does not take a network.
     """
     check(networks, devices)
     for some in in_turns(networks):
-        of_devices = [_measured(some, one, kernels) for one in devices]
-        for network, latencies in zip(some, zip(*of_devices, strict=True), strict=True):
-            yield from (Measured(network, latency) for latency in latencies)
+        for one in devices:
+            for network, latency in zip(some, _measured(some, one, kernels), strict=True):
+                yield Measured(network, latency)
 
 
-def _measured(networks: Sequence[Network], on: Device, kernels: bool) -> list[Latency]:
+def _measured(networks: Sequence[Network], on: Device, kernels: bool) -> Iterator[Latency]:
     if isinstance(on, OnnxRuntime):
-        return list(on.measure_onnx([(one.model, one.input_shape) for one in networks], kernels))
-    return list(on.measure_all([(one.module(), one.input_shape) for one in networks], kernels))
+        return on.measure_onnx([(one.model, one.input_shape) for one in networks], kernels)
+    return on.measure_all(((one.module(), one.input_shape) for one in networks), kernels)
 
 
 def _load(folder: Path) -> nn.Module:

@@ -35,5 +35,6 @@ def carry_out(args: Namespace) -> int:
         for one in measure(networks, there, args.kernels):
             found.append(one)
             shown.to(len(found), f"{one.network.path} on {one.latency.device}")
+    found.sort(key=lambda one: networks.index(one.network))
     print_json(measured_as_json(found)) if args.json else print_measured(found, args.kernels)
     return OK
