@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.standing import Standing
-from dashboard.words import Quantity, architecture_lines, count, number, quantities
+from dashboard.words import NUMBER, Quantity, architecture_lines, count, number, quantities
 from nas.pareto import nondominated
 from nas.storage.records import Candidate, Constraint, Latency, Run, TrainingPoint
 
@@ -40,6 +41,7 @@ def front(run: Run, standing: Standing, x: Quantity, y: Quantity) -> go.Figure:
     the points; the first trace is for those of a point that is pointed at, which `pointed_at` gives.
     """
     figure = go.Figure(layout=LAYOUT)
+    standing = _numbered(standing) if NUMBER in (x, y) else standing
     shown = _shown(standing, x, y)
     everyone = [one for group in shown.values() for one in group]
     if not everyone:
@@ -66,6 +68,18 @@ def front(run: Run, standing: Standing, x: Quantity, y: Quantity) -> go.Figure:
         _fit(figure, axis, what, everyone, barred, limits[axis])
     figure.update_layout(uirevision=f"{x.key} {y.key}")  # a redraw keeps the zoom
     return titled(figure, x.label, y.label)
+
+
+def _numbered(standing: Standing) -> Standing:
+    """With the numbers of the candidates among their values."""
+    groups = ("dominated", "incomplete", "infeasible", "front")
+    knee = standing.knee and _with_number(standing.knee)
+    numbered = {group: [_with_number(one) for one in getattr(standing, group)] for group in groups}
+    return replace(standing, knee=knee, **numbered)
+
+
+def _with_number(candidate: Candidate) -> Candidate:
+    return replace(candidate, values={**candidate.values, NUMBER.key: candidate.number})
 
 
 def _shown(standing: Standing, x: Quantity, y: Quantity) -> dict[str, list[Candidate]]:
@@ -128,6 +142,7 @@ def _pointer(kind: type) -> go.Scatter | go.Scattergl:
 
 def pointed_at(candidate: Candidate | None, x: Quantity, y: Quantity) -> dict[str, object]:
     """What the first trace of `front` becomes: a ring around a candidate with its intervals; none around None."""
+    candidate = _with_number(candidate) if candidate and NUMBER in (x, y) else candidate
     several = [candidate] if candidate and {x.key, y.key} <= set(candidate.values) else []
     places = {axis: [one.values[what.key] for one in several] for axis, what in (("x", x), ("y", y))}
     return {**places, "error_x": None, "error_y": None, **_bars(several, x, y, INK)}

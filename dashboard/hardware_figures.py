@@ -9,10 +9,9 @@ import plotly.graph_objects as go
 
 from dashboard.figures import DOMINATED, FRONT, INFEASIBLE, LAYOUT, LINE, empty, titled
 from dashboard.timings import Timing
-from dashboard.words import Quantity
+from dashboard.words import NUMBER, Quantity
 
 LATENCY = Quantity("latency_ms", "latency", "ms")
-NUMBER = Quantity("number", "number of the candidate", "")
 SLOWER = Quantity("slower", "above the fastest", "%")
 
 

@@ -52,16 +52,21 @@ class Quantity:
 
 COUNTED = ("macs", "parameters", "bytes")
 OWN = "measured by the run's own evaluator"
+NUMBER = Quantity("#", "number of the candidate", "", source="counted")
 PHYSICAL = ("%", "ms", "s", "mJ", "J", "W")  # units that take no further prefix
 
 
 def quantity(run: Run, key: str) -> Quantity:
     """What a key of the run's values stands for, an objective of the run or another value of its candidates."""
+    if key == NUMBER.key:
+        return NUMBER
     recorded = {one.key: one for one in run.objectives}
     if key not in recorded and (key in KEYS or device_of(key)) and run.evaluator is None:
         recorded[key] = measure_of(key).objective
-    if key not in recorded and run.evaluator is not None:  # an objective of which another device's front has none
-        return Quantity(key, key, "", source=OWN)
+    if key not in recorded and run.evaluator is not None:
+        return Quantity(
+            key, key, "", source=OWN
+        )  # an objective, of which the front on another device has none
     if key not in recorded:
         return Quantity(key, key.replace("_", " "), "")
     one = recorded[key]

@@ -601,7 +601,7 @@ def test_the_dashboard_needs_neither_torch_nor_ray():
 def test_what_an_own_evaluator_measured_on_another_device_is_still_its_own():
     keys = ("accuracy", "latency_ms@gpu", "latency_ms@pi")
     objectives = tuple(Objective(key, key, "", "minimize") for key in keys)
-    run = replace(RUN, objectives=objectives, evaluator="own")
+    run = replace(RUN, objectives=objectives, experiment='{"evaluator": "own"}')
 
     narrowed = on_device(run, "accuracy", "latency_ms@gpu")
 
@@ -609,3 +609,26 @@ def test_what_an_own_evaluator_measured_on_another_device_is_still_its_own():
     for key in keys:
         assert quantity(narrowed, key).name == key
         assert quantity(narrowed, key).source == "measured by the run's own evaluator"
+
+
+def test_a_single_objective_is_drawn_over_the_numbers_of_the_candidates():
+    run = replace(
+        RUN, objectives=(Objective("error", "error", "", "minimize"),), experiment='{"evaluator": "own"}'
+    )
+    found = [Candidate(str(number), "{}", {"error": 9.0 - number}, number=number) for number in (1, 2, 3)]
+    found = [replace(one, architecture=candidate(0, 1, 1).architecture) for one in found]
+    stands = standing(run, found)
+
+    x, y = front.axes(run, words.quantities(run, found), None, None)
+    figure = figures.front(run, stands, quantity(run, x), quantity(run, y))
+
+    assert (x, y) == (words.NUMBER.key, "error")
+    drawn = {
+        (px, py)
+        for trace in figure.data[1:]
+        if trace.mode == "markers"
+        for px, py in zip(trace.x, trace.y, strict=True)
+    }
+    assert drawn == {(1, 8.0), (2, 7.0), (3, 6.0)}
+    assert figures.pointed_at(found[1], quantity(run, x), quantity(run, y))["x"] == [2]
+    assert front.axes(run, words.quantities(run, found), "error", None) == ("error", "error")

@@ -159,12 +159,13 @@ def register(app: Dash, reader: Reader) -> None:
 
 
 def axes(run: Run, shown: list[Quantity], x: str | None, y: str | None) -> tuple[str, str]:
-    """What is drawn over what: as asked if there is such a value, else what is to be maximised over the rest."""
+    """What is drawn over what: as asked if there is such a value, else what is to be maximised over the rest, or what
+    there is alone over the number of the candidate."""
     keys = [what.key for what in shown]
     up = [one.key for one in run.objectives if one.goal == "maximize"] or keys
     y = y if y in keys else up[0]
-    others = [one.key for one in run.objectives if one.key != y] or [key for key in keys if key != y] or keys
-    return (x if x in keys else others[0]), y
+    others = [one.key for one in run.objectives if one.key != y] or [key for key in keys if key != y]
+    return (x if x in keys else [*others, words.NUMBER.key][0]), y
 
 
 def summary(run: Run, standing: Standing, x: str, y: str) -> str:
@@ -206,7 +207,8 @@ def _shown(run: Run, standing: Standing) -> list[Quantity]:
 
 
 def _options(shown: list[Quantity]) -> list[dict]:
-    return [{"value": what.key, "label": what.label} for what in shown]
+    several = shown if len(shown) > 1 else [*shown, words.NUMBER]
+    return [{"value": what.key, "label": what.label} for what in several]
 
 
 def _select(identity: str, label: str, shown: list[Quantity], value: str) -> Component:
