@@ -82,6 +82,14 @@ def test_every_command_explains_itself_by_the_docstring_of_its_file(name, capsys
     assert ("--json" in out) == (name not in WITHOUT_RESULT)
 
 
+def test_what_people_type_stays_what_it_is():
+    training, looking = ("run", "train", "search", "profile", "report"), ("devices", "measure", "explain")
+    chosen = ("export", "pick", "health", "transfer", "verify", "dashboard")
+
+    assert tuple(COMMANDS) == (*training, *chosen, *looking, "operators", "doctor")
+    assert WITHOUT_RESULT == ("dashboard",)
+
+
 def test_every_file_of_a_command_is_found():
     """And what the others are for is said where the commands are."""
     files = {one.name for one in iter_modules(commands.__path__)}
