@@ -57,22 +57,25 @@ def certainty(timings: Sequence[Timing]) -> go.Figure:
 
 
 def drift(timings: Sequence[Timing]) -> go.Figure:
-    """How much slower the reference network was around each measurement than at the best of the run."""
+    """How much slower the reference network was during each measurement than at the best of the run.
+
+    Records from before measurements had rounds of it say what it took before and after.
+    """
     figure = go.Figure(layout=LAYOUT)
     having = [one for one in timings if one.reference]
     if not having:
         return empty(figure, NUMBER, SLOWER, "no reference network was timed")
     times = np.array([one.reference for one in having])
     slower = 100 * (times / times.min() - 1)
-    for side, name, color in ((0, "before", DOMINATED), (1, "after", FRONT)):
+    for side, name, color in ((0, "first half", DOMINATED), (1, "second half", FRONT)):
         figure.add_trace(
             go.Scatter(
                 x=[one.number for one in having],
                 y=slower[:, side],
                 mode="markers",
                 marker={"color": color, "size": 5},
-                name=f"{name} the measurement",
-                hovertemplate=f"{name} candidate %{{x}}: %{{y:.1f}} % above the fastest<extra></extra>",
+                name=f"{name} of the measurement",
+                hovertemplate=f"{name} of candidate %{{x}}: %{{y:.1f}} % above the fastest<extra></extra>",
             )
         )
     figure.add_hline(

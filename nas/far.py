@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.hardware import declared, device
 from nas.hardware.runtime import REFERENCE_SHAPE, OnnxRuntime
+from nas.objectives.latency import fastest_form
 from nas.storage.records import Candidate, Latency
 from search_spaces import Architecture
 
@@ -119,8 +120,7 @@ def measure(places: Mapping[str, Place], packed: Sequence[Packed]) -> list[Candi
 def _fastest(place: Place, packed: Sequence[Packed]) -> list[Latency]:
     models = [(model, one.input_shape) for one in packed for model in one.forms.values()]
     records = place.device.measure_onnx(models, reference=place.reference)
-    of_forms = [[replace(next(records), form=form) for form in one.forms] for one in packed]
-    return [min(several, key=lambda one: one.median_ms) for several in of_forms]
+    return [fastest_form(records, one.forms) for one in packed]
 
 
 def _without_resources(section: Mapping[str, Any]) -> dict[str, Any]:

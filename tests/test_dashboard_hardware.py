@@ -20,7 +20,7 @@ SHAKEN = replace(
     samples_ms=(2.0, 2.2, 2.4, 2.2),
     reference_ms=(0.10, 0.12),
     disturbed_by=(
-        "drifted: the reference network took 20% more after than before",
+        "drifted: the reference network took 20% more in the second half",
         "unsteady: the median is 8% above",
     ),
 )
@@ -62,11 +62,14 @@ def test_every_latency_is_drawn_with_its_interval_the_disturbed_in_another_colou
 
 
 def test_drift_is_what_the_reference_network_took_above_its_fastest():
-    before, after = figures.drift(TIMINGS).data
+    first, second = figures.drift(TIMINGS).data
 
-    assert list(before.x) == list(after.x) == [1, 2]  # the third has none
-    np.testing.assert_allclose(before.y, [0, 0], atol=1e-9)
-    np.testing.assert_allclose(after.y, [20, 1])
+    assert [one.name for one in (first, second)] == [
+        f"{half} half of the measurement" for half in ("first", "second")
+    ]
+    assert list(first.x) == list(second.x) == [1, 2]  # the third has none
+    np.testing.assert_allclose(first.y, [0, 0], atol=1e-9)
+    np.testing.assert_allclose(second.y, [20, 1])
 
 
 def test_records_of_an_earlier_version_have_no_drift_and_say_so():

@@ -74,7 +74,7 @@ def _group(value: str, conditions: tuple[str, ...], timings: Sequence[Timing]) -
     drift = parts.section(
         "The machine meanwhile",
         parts.graph(figures.drift(timings), 300),
-        note="a small network, always the same, timed before, between and after the rounds of each measurement",
+        note="what a small network, always the same, took before, between and after the rounds of each measurement",
     )
     facts = [("processor", processor), ("clock", clock), ("versions", versions), *_counts(timings)]
     return [

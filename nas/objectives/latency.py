@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from nas.devices import on
@@ -40,9 +41,12 @@ def fastest(device: Device, subnets: Iterable[tuple[nn.Module, tuple[int, ...]]]
 
     records = device.measure_all(networks())
     for record in records:
-        first, *others = names.popleft()
-        of_one = [replace(record, form=first), *(replace(next(records), form=form) for form in others)]
-        yield min(of_one, key=lambda one: one.median_ms)
+        yield fastest_form(chain([record], records), names.popleft())
+
+
+def fastest_form(records: Iterator[Latency], forms: Iterable[str]) -> Latency:
+    """Of the next records, which are of one network in these forms, that of the fastest."""
+    return min((replace(next(records), form=form) for form in forms), key=lambda one: one.median_ms)
 
 
 def _latency(subnet: nn.Module, input_shape: tuple[int, ...], bench: Bench, name: str = "") -> Measured:
