@@ -441,10 +441,9 @@ def _override(content: dict[str, Any], override: str) -> None:
     *sections, key = dotted.split(".")
     place = content
     if sections[:1] == ["space"] and isinstance(content.get("space"), str):
-        raise ValueError(
-            f"-o {override}: space is {content['space']!r}, which changes as a whole; write the skeleton into "
-            "the experiment file to change a part of it"
-        )
+        content["space"] = read_skeleton(content["space"]) | {
+            "name": f"{Path(content['space']).stem}, changed"
+        }
     for name in sections:
         inner = {} if place.get(name) is None else place[name]
         if isinstance(inner, str):

@@ -323,11 +323,19 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):
         ("budget=3", "budget is no section, but a setting of one: search.budget"),
         ("objectives.first=3", "-o objectives.first=3: objectives is no section"),
         ("search.budget={", "-o search.budget={: not valid YAML"),
-        ("space.stages=[]", "-o space.stages=[]: space is 'tiny', which changes as a whole"),
+        ("space.stages.depth=2", "-o space.stages.depth=2: stages is no section"),
     ],
 )
 def test_an_override_that_cannot_be_is_named_as_it_was_typed(tmp_path, override, said):
     assert said in refusal(write(tmp_path, DIGITS + "objectives: [accuracy, macs]\n"), override)
+
+
+def test_an_override_changes_a_part_of_a_preset_and_says_so_in_the_name(tmp_path):
+    written = {**read_skeleton("tiny"), "name": "tiny, changed", "expansion": [2]}
+
+    changed = read_experiment(write(tmp_path, DIGITS), ["space.expansion=[2]"])
+
+    assert changed.space == written
 
 
 def test_the_file_in_the_docstring_is_an_experiment(tmp_path):
