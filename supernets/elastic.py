@@ -103,7 +103,7 @@ class Classifier(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(mean(x), self.weight[:, : x.shape[1]], self.bias)
+        return F.linear(mean(x), leading(self.weight, len(self.bias), x.shape[1]), self.bias)
 
     def export(self, channels: int) -> nn.Module:
         plain = nn.Linear(channels, len(self.bias), device=self.weight.device, dtype=self.weight.dtype)

@@ -40,6 +40,7 @@ from supernets.mixing import mix
 from supernets.recipe import Training
 from supernets.samplers.plan import Plan, Probe, Sampler, Watch, Wrapper
 from supernets.samplers.sandwich import Sandwich
+from supernets.slicing import Slices
 from supernets.supernet import Supernet
 from supernets.tally import Tally
 
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 20  # steps between two looks at the loss: on a GPU each look waits for it
 MOST_ROLLBACKS = 3
+WELL_BELOW, AT_CHANCE = 0.8, 0.97  # shares of the loss at chance, ln(classes)
+WILD = 3.0  # nats above chance; trainings of all presets stay within 0.7, first steps and warm-up included
 
 
 class Source(Protocol):
@@ -75,7 +78,7 @@ class Watcher:
 
 
 class Diverged(RuntimeError):
-    """The loss was not a number, or back at chance, more often than a lower rate could mend."""
+    """The loss was not a number, far above chance or back at it, more often than a lower rate could mend."""
 
 
 def train(
@@ -117,7 +120,14 @@ def train(
             "sampler hardly ever trains; put a sandwich around it, {name: sandwich, of: ...}, or set it to 0"
         )
     with batch_statistics(supernet):
-        return _to_the_end(loop, probe_batch, watcher)
+        ended = _to_the_end(loop, probe_batch, watcher)
+    if ended and loop.best_loss > AT_CHANCE * loop.chance:
+        watcher.warn(
+            f"the loss never fell below chance ({loop.chance:.2f}), the lowest was {loop.best_loss:.2f}: next to "
+            f"nothing was learned; give another training.learning_rate ({settings.learning_rate:g}), or more "
+            f"training.epochs ({settings.epochs:g}), and start again with --fresh"
+        )
+    return ended
 
 
 def trains_the_largest(sampler: Sampler, space: SearchSpace) -> bool:
@@ -178,7 +188,7 @@ def _to_the_end(loop: _Loop, probe_batch: Callable[[int], tuple[Tensor, Tensor]]
             watcher.point(loop.step, values | loop.mean_macs() | dict(sampler.observables()))
             since, begun = loop.step, time.perf_counter()
         stopped = _any_rank(watcher.stop()) if look or ranks == 1 else False
-        if checkpoint_due or (stopped and loop.finite()):
+        if checkpoint_due or (stopped and loop.tame()):
             loop.save()
             watcher.saved(loop.step)
         if stopped:
@@ -230,11 +240,14 @@ class _Loop:
         self.named = dict(supernet.named_parameters())
         self.parameters = list(self.named.values())
         self.device = self.parameters[0].device
+        self.slices = Slices()
+        self.trained = self.parameters  # in the last step; before the first, all may have old gradients
         self.optimizer = make_optimizer(supernet, settings)
         self.average = WeightAverage(self.parameters, settings.average) if settings.average else None
         self.tally = None if costs is None else Tally(costs)
         self.constrained = [module for module in supernet.modules() if hasattr(module, "constrain")]
         self.scheduled = [module for module in supernet.modules() if hasattr(module, "schedule")]
+        self.chance = math.log(supernet.space.classes)
         self.step = self.rollbacks = 0
         self.best_loss = math.inf  # the lowest mean loss of any look so far
         self.losses: list[Tensor] = []  # since the last look, still on the device
@@ -257,7 +270,7 @@ class _Loop:
             self.supernet.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate() * group["factor"]
-        for parameter in self.parameters:  # the optimiser would take five times as long to tell them
+        for parameter in self.trained:  # no other has a gradient
             parameter.grad = None  # not zero: what was not trained must get no momentum and no decay
         plan = self.sampler.plan(
             self.step, self.random("plan"), lambda one: self.validation_loss(one, images, labels)
@@ -271,8 +284,8 @@ class _Loop:
             module.schedule(0.0, 0)  # what looks at the network between steps sees all of it
         if self.ranks > 1:
             average_gradients(self.parameters)
-        trained = [parameter for parameter in self.parameters if parameter.grad is not None]
-        norm = nn.utils.clip_grad_norm_(trained, self.settings.clip)
+        self.trained = [parameter for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip)
         # a gradient that is not finite ruins the weights before any loss shows it; 0 times that is not a number
         self.losses.append(loss + 0 * norm)
         self.optimizer.step()
@@ -303,16 +316,17 @@ class _Loop:
             if settings.drop_path and (number == 0 if plan.distil else is_largest(space, architecture)):
                 seed = self.random(f"drop_path/{part}/{number}").getrandbits(63)
                 options["drop"] = StochasticDepth(settings.drop_path, seed, self.device)
-            with autocast(self.device, settings):
-                features = self.supernet.features(images, architecture, **options)
-                logits = self.supernet.classify(features, architecture).float()
-                if teacher is None:
-                    loss, shown = label_loss(
-                        settings.loss, logits, labels, features, settings.label_smoothing
-                    )
-                else:
-                    loss = DISTILLATIONS[settings.distillation](logits, teacher)
-            loss.backward(torch.full_like(loss, scale))
+            with self.slices.gathered():
+                with autocast(self.device, settings):
+                    features = self.supernet.features(images, architecture, **options)
+                    logits = self.supernet.classify(features, architecture).float()
+                    if teacher is None:
+                        loss, shown = label_loss(
+                            settings.loss, logits, labels, features, settings.label_smoothing
+                        )
+                    else:
+                        loss = DISTILLATIONS[settings.distillation](logits, teacher)
+                loss.backward(torch.full_like(loss, scale))
             if first is None:
                 first = shown
                 teacher = logits.detach() if plan.distil else None
@@ -337,22 +351,31 @@ class _Loop:
             return {}
         return {"macs": float(mean_over_ranks(np.array([self.tally.mean_macs()]))[0])}
 
-    def finite(self) -> bool:
-        """Whether every loss since the last look is a number."""
-        return all(math.isfinite(loss) for loss in self.losses)
+    def tame(self) -> bool:
+        """Whether every loss since the last look is a number, and none far above chance."""
+        return all(math.isfinite(loss) and loss <= self.chance + WILD for loss in self.losses)
 
     def healthy(self, loss: float) -> bool:
-        """A number, and not back at chance after having been well below."""
-        chance = math.log(self.supernet.space.classes)
-        if not math.isfinite(loss) or (self.best_loss < 0.8 * chance and loss > 0.97 * chance):
+        """Nothing is wrong with it; it then counts for the lowest."""
+        if self.wrong(loss):
             return False
         self.best_loss = min(self.best_loss, loss)
         return True
 
+    def wrong(self, loss: float) -> str | None:
+        """What is wrong with a loss, in words: not a number, far above chance, or back at it after having been well
+        below."""
+        if not math.isfinite(loss):
+            return "is not a number"
+        if loss > self.chance + WILD:
+            return f"is far above chance ({loss:.4g} against {self.chance:.2f})"
+        if self.best_loss < WELL_BELOW * self.chance and loss > AT_CHANCE * self.chance:
+            return f"is back at chance ({loss:.2f})"
+        return None
+
     def roll_back(self, loss: float) -> str:
         """Go on from the last checkpoint at half the rate; what happened, in words."""
-        at, rollbacks = self.step, self.rollbacks + 1
-        what = "is not a number" if not math.isfinite(loss) else f"is back at chance ({loss:.2f})"
+        at, rollbacks, what = self.step, self.rollbacks + 1, self.wrong(loss)
         if rollbacks > MOST_ROLLBACKS:
             raise Diverged(
                 f"training diverged: at step {at} the loss {what}, after {MOST_ROLLBACKS} rollbacks; the last "

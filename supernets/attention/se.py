@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supernets.slicing import leading
+from supernets.slicing import first, leading
 from supernets.spatial import GLOBAL_POOLS, conv, convolution, mean
 
 
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         """Squeeze weight (M, C, 1, 1) and bias (M,), excite weight (C, M, 1, 1) and bias (C,)."""
         middle = squeezed(channels)
         squeeze, excite = leading(self.squeeze, middle, channels), leading(self.excite, channels, middle)
-        return squeeze, self.squeeze_bias[:middle], excite, self.excite_bias[:channels]
+        return squeeze, first(self.squeeze_bias, middle), excite, first(self.excite_bias, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         squeeze, squeeze_bias, excite, excite_bias = self.weights(x.shape[1])
