@@ -29,7 +29,7 @@ from nas.hardware import Device
 from nas.hardware.peaks import Peaks, peaks_of
 from nas.hardware.runtime import OnnxRuntime
 from nas.measure import Network, check
-from nas.onnx_costs import Graph, graph_of, named
+from nas.onnx_costs import Graph, graph_of, invalid, named
 from nas.storage.records import Latency
 
 BLOCK = re.compile(r"(stem|block\d+|head|classifier)(?![a-z0-9])")  # what the nodes of our exports begin with
@@ -153,11 +153,7 @@ def explain(network: Network, device: Device, fresh: bool = False) -> Explained:
 
     from nas.export.onnx_graph import to_onnx_with_ends
 
-    if reason := device.unprofiled():
-        raise ValueError(
-            f"nothing tells what the steps of a network take on this {device.name}: {reason}; give --device "
-            "onnxruntime-cpu, openvino-cpu or torch-cpu"
-        )
+    check_profiled(device)
     check([network], [device])
     model, known = network.model, {}
     if not isinstance(device, OnnxRuntime):
@@ -166,7 +162,8 @@ def explain(network: Network, device: Device, fresh: bool = False) -> Explained:
     model = named(onnx.load_model_from_string(model))
     graph = graph_of(model, device.batch, network.input_shape, device.precision)
     if not graph.macs:
-        raise ValueError(f"{network.path} has no convolution and no matrix product, so no efficiency")
+        reason = invalid(model) or "it has no convolution and no matrix product, so no efficiency"
+        raise ValueError(f"{network.path} cannot be explained: {reason}")
     if isinstance(device, OnnxRuntime):
         content = model.SerializeToString()
         latency = next(device.measure_onnx([(content, network.input_shape)], kernels=True))
@@ -175,6 +172,18 @@ def explain(network: Network, device: Device, fresh: bool = False) -> Explained:
         latency = device.measure(subnet, network.input_shape, kernels=True)
         ends = [known[kernel.node] for kernel in latency.kernels]
     return explained(network, graph, latency, ends, peaks_of(device, fresh))
+
+
+def check_profiled(device: Device) -> None:
+    """
+    Raises:
+        ValueError: the device has no profile of its steps.
+    """
+    if reason := device.unprofiled():
+        raise ValueError(
+            f"nothing tells what the steps of a network take on this {device.name}: {reason}; give --device "
+            "onnxruntime-cpu, openvino-cpu or torch-cpu"
+        )
 
 
 def explained(

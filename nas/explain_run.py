@@ -56,11 +56,11 @@ def chosen(run: Run, candidates: Sequence[Candidate], key: str | None, name: str
     return several
 
 
-def devices_of(run: Run, name: str | None, common: Mapping[str, Any]) -> dict[str, Device]:
-    """The devices of the run that are here by their names in it, "" where it has one; or the one asked for.
+def devices_of(run: Run, names: Sequence[str] | None, common: Mapping[str, Any]) -> list[tuple[str, Device]]:
+    """The devices of the run that are here with their names in it, "" where it has one; or those asked for.
 
     Args:
-        name: as of the command line; "openvino-cpu,threads=2" is any other, called "".
+        names: as of the command line; "openvino-cpu,threads=2" is any other, called "".
         common: settings in place of the run's.
 
     Raises:
@@ -68,13 +68,12 @@ def devices_of(run: Run, name: str | None, common: Mapping[str, Any]) -> dict[st
     """
     experiment = config.from_json(run.experiment)
     own = experiment.devices or {"": experiment.device}
-    if name is None:
-        near = {each: section for each, section in own.items() if "resources" not in section} or own
-        return {each: device({**section, **common}) for each, section in near.items()}
-    if name in own:
-        return {name: device({**own[name], **common})}
-    [other] = read_devices([name], common)
-    return {"": other}
+    if names is None:
+        names = [each for each, section in own.items() if "resources" not in section] or list(own)
+    return [
+        (name, device({**own[name], **common})) if name in own else ("", *read_devices([name], common))
+        for name in names
+    ]
 
 
 def explained_on(

@@ -129,7 +129,9 @@ def write_table(path: Path, trials: Iterable[Trial]) -> int:
     """
     alone = [one for one in trials if one.kind == "alone" and one.error is None]
     if not alone:
-        raise ValueError(f"no architecture was trained alone, so there is nothing to write to {path}")
+        raise ValueError(
+            f"no architecture was trained alone, so there is nothing to write to {path}; --subnets N trains some"
+        )
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, WRITTEN, extrasaction="ignore")
         writer.writeheader()

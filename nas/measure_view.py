@@ -11,6 +11,7 @@ from nas.hardware import machine
 from nas.hardware.offers import Offer
 from nas.hardware.timing import processor_name
 from nas.measure import Measured
+from nas.profile_view import significant
 from nas.report import console, plain_table
 from nas.storage.records import Latency
 
@@ -20,7 +21,7 @@ PROFILED = ("profiled (ms)", "share")  # of a step: its time by the runtime's pr
 def print_devices(offers: Sequence[Offer]) -> None:
     """Every device: what may be chosen here, or why it is not here."""
     out = console()
-    told = [processor_name(), f"{cores()} cores", f"load {os.getloadavg()[0]:.1f}"]
+    told = [processor_name(), f"{machine.cores()} cores", f"load {os.getloadavg()[0]:.1f}"]
     told += [f"{key.replace('_', ' ')} {value}" for key, value in machine.state().items()]
     out.print(", ".join(told), soft_wrap=True)
     table = plain_table("device", "here", "settings, the default first", "versions")
@@ -48,16 +49,11 @@ def print_devices(offers: Sequence[Offer]) -> None:
 def devices_as_json(offers: Sequence[Offer]) -> dict[str, Any]:
     return {
         "processor": processor_name(),
-        "cores": cores(),
+        "cores": machine.cores(),
         "load": os.getloadavg()[0],
         "machine": machine.state(),
         "devices": [{"available": one.reason is None, **asdict(one)} for one in offers],
     }
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def print_measured(found: Sequence[Measured], kernels: bool = False) -> None:
@@ -79,9 +75,9 @@ def print_measured(found: Sequence[Measured], kernels: bool = False) -> None:
             one.latency.device,
             chosen(one.latency),
             one.latency.clock,
-            f"{one.latency.median_ms:.3f}",
-            f"{low:.3f}-{high:.3f}",
-            f"{one.latency.percentile_ms(90):.3f}",
+            significant(one.latency.median_ms),
+            f"{significant(low)}-{significant(high)}",
+            significant(one.latency.percentile_ms(90)),
             "-" if ratio is None else f"{ratio:.2f}",
             "yes" if one.latency.contended else "no",
         )

@@ -167,12 +167,14 @@ def graph_of(model: ModelProto, batch: int, input_shape: Shape, precision: str =
             continue
         inputs = tuple(tensor for tensor in node.input if tensor)
         outputs = tuple(tensor for tensor in node.output if tensor in shapes)
-        nodes.append(Node(node.name, node.op_type, inputs, outputs, _macs(node, shapes)))
+        try:
+            macs = _macs(node, shapes)
+        except KeyError as error:
+            raise _not_inferred(model, error.args[0]) from None
+        nodes.append(Node(node.name, node.op_type, inputs, outputs, macs))
     used = {tensor for node in nodes for tensor in (*node.inputs, *node.outputs)}
     if missing := sorted(used - shapes.keys()):
-        raise ValueError(
-            f"the shape of {missing[0]} cannot be inferred; simplify the model, or fix its shapes"
-        )
+        raise _not_inferred(model, missing[0])
     floating = {"float32": 4, "bfloat16": 2}[precision]
     widths = {TensorProto.FLOAT: floating, TensorProto.INT64: 8, TensorProto.BOOL: 1}
     sizes = {tensor: prod(shapes[tensor]) * widths.get(kinds[tensor], 4) for tensor in used}
@@ -180,6 +182,23 @@ def graph_of(model: ModelProto, batch: int, input_shape: Shape, precision: str =
     graph = Graph(tuple(nodes), sizes, frozenset(used & constant), results)
     needed = graph.needed_for(results)
     return replace(graph, nodes=tuple(node for node in nodes if node.name in needed))
+
+
+def invalid(model: ModelProto) -> str | None:
+    """What makes it no valid ONNX model, in a line; None if nothing does."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        return f"it is no valid ONNX model: {' '.join(str(error).partition('==> Context')[0].split())[:300]}"
+    return None
+
+
+def _not_inferred(model: ModelProto, tensor: str) -> ValueError:
+    return ValueError(
+        invalid(model) or f"the shape of {tensor} cannot be inferred; simplify the model, or fix its shapes"
+    )
 
 
 def _inferred(model: ModelProto, batch: int, input_shape: Shape) -> tuple[dict[str, Shape], dict[str, int]]:
@@ -245,9 +264,4 @@ def _macs(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
     if node.op_type not in MACS:
         return 0
     options = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-    try:
-        return MACS[node.op_type](options, [shapes[one] for one in node.input[:2]], shapes[node.output[0]])
-    except KeyError as error:
-        raise ValueError(
-            f"the shape of {error.args[0]} cannot be inferred; simplify the model, or fix its shapes"
-        ) from None
+    return MACS[node.op_type](options, [shapes[one] for one in node.input[:2]], shapes[node.output[0]])

@@ -232,7 +232,9 @@ def test_the_database_of_another_program_is_left_as_it_is(refused, new, tmp_path
 def test_a_search_before_its_training_is_sent_there(refused, new):
     line = refused("search", *new.arguments)
 
-    assert "the supernet of tiny is trained for 0 of ? steps; finish it with `nas train`" in line
+    assert (
+        "the supernet of tiny is not trained yet; train it with `nas train`, or `nas run` to do both" in line
+    )
 
 
 def test_what_this_machine_lacks_is_said_before_anything_is_made(refused, new, tmp_path):

@@ -578,11 +578,30 @@ def test_the_command_says_in_words_and_tables_what_its_json_holds(export, capsys
     assert parts == pytest.approx(told["measured_ms"])
 
 
+def test_each_of_several_devices_explains_an_export(export, capsys):
+    several = ["--device", "onnxruntime-cpu", "--device", "torch-cpu"]
+    capsys.readouterr()
+
+    assert main(["explain", str(export), *several]) == 0
+    out = capsys.readouterr().out
+    assert main(["explain", str(export), *several, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+
+    heads = [line.partition(" (")[0] for line in out.splitlines() if line.startswith(f"{export} on ")]
+    assert heads == [f"{export} on onnxruntime-cpu", f"{export} on torch-cpu"]
+    assert [one["device"] for one in told] == ["onnxruntime-cpu", "torch-cpu"]
+
+
 def test_what_cannot_be_explained_is_refused_in_one_line(export, tmp_path, capsys):
     for kind in ("QLinearConv", "LSTM"):
         changed = onnx.load(export / "model.onnx")
         changed.graph.node[0].op_type = kind
         onnx.save(changed, tmp_path / f"{kind}.onnx")
+    (tmp_path / "relu.onnx").write_bytes(onnx_of(nn.Sequential(nn.ReLU()).eval(), SHAPE))
+    for name, path in (("alone", tmp_path / "relu.onnx"), ("among others", export / "model.onnx")):
+        changed = onnx.load(path)
+        next(one for one in changed.graph.node if one.op_type == "Relu").op_type = "Reluu"
+        onnx.save(changed, tmp_path / f"{name}.onnx")
     (tmp_path / "empty").mkdir()
     for arguments, said in (
         ([tmp_path / "none"], "there is no "),
@@ -595,6 +614,13 @@ def test_what_cannot_be_explained_is_refused_in_one_line(export, tmp_path, capsy
         ([export, "--threads", "0"], "device.threads is 0"),
         ([tmp_path / "QLinearConv.onnx"], "the model has QLinearConv ("),
         ([tmp_path / "LSTM.onnx"], "what LSTM ("),
+        (
+            [tmp_path / "relu.onnx"],
+            "relu.onnx cannot be explained: it has no convolution and no matrix product",
+        ),
+        ([tmp_path / "alone.onnx"], "it is no valid ONNX model: No Op registered for Reluu"),
+        ([tmp_path / "among others.onnx"], "it is no valid ONNX model: No Op registered for Reluu"),
+        ([export, "--device", "onnxruntime-cpu", "--device", "onnx"], "device.name 'onnx' is not known"),
     ):
         capsys.readouterr()
         assert main(["explain", *map(str, arguments)]) == 2

@@ -134,6 +134,25 @@ def test_what_each_device_and_setting_found_is_kept_beside_the_others(explained,
     assert explanations.kept_everywhere(found, "another") == {}
 
 
+def test_each_of_several_devices_explains_a_candidate(explained, run, capsys):
+    found, candidates, _ = explained
+    best = front(candidates, found.objectives, found.constraints)[0]
+    several = ["--device", "onnxruntime-cpu,batch=3", "--device", "torch-cpu,batch=3"]
+    capsys.readouterr()
+
+    asked = ["explain", "tiny", "--candidate", best.key, *several, "--store", run.store_url, "--json"]
+    assert main(asked) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert [one["device"] for one in told] == ["onnxruntime-cpu", "torch-cpu"]
+    assert {
+        one.partition(",")[0] for one in explanations.kept_everywhere(found, best.key) if "batch=3" in one
+    } == {
+        "onnxruntime-cpu",
+        "torch-cpu",
+    }
+
+
 def test_of_a_device_without_a_profile_whole_networks_are_told_of(explained, run, capsys):
     found, *_ = explained
     if reason := without_compiler():

@@ -699,6 +699,15 @@ def test_a_wrong_section_says_what_is_allowed(section, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", [name for name, kind in DEVICES.items() if kind.available() is None])
+def test_more_threads_than_this_process_has_cores_are_refused(name):
+    most = machine.cores()
+
+    assert device({"name": name, "threads": most}).threads == most
+    with pytest.raises(ValueError, match=rf"threads is {most + 1}, but this process may use {most} core"):
+        device({"name": name, "threads": most + 1})
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_device_that_is_not_here_says_why_and_how_to_get_it():
     with pytest.raises(ValueError, match=r"device\.name 'torch-cuda' cannot be used here: torch .*; .+"):

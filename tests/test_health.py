@@ -386,6 +386,22 @@ def test_a_report_is_enlarged_by_what_is_new_and_repeats_nothing(copy, capsys):
     assert [one.values.get("epochs") for one in trials_of(copy)] == [None, None, 0.5]
 
 
+def test_what_is_known_is_reported_and_written_without_measuring_more(copy, trained, tmp_path, capsys):
+    assert examine(copy, "--subnets", "2", "--epochs", str(EPOCHS), "--json") == 0
+    report, before = json.loads(capsys.readouterr().out), trials_of(copy)
+    (copy.folder / "runs" / "tiny" / "supernet.safetensors").unlink()  # nothing could be measured any more
+    table = tmp_path / "alone.csv"
+
+    for arguments in (["--known"], ["--write-table", str(table)]):
+        assert examine(copy, *arguments, "--json") == 0
+        assert json.loads(capsys.readouterr().out) == report
+    assert examine(copy, "--subnets", "2", "--write-table", str(table)) == 2
+
+    assert "has no supernet" in capsys.readouterr().err
+    assert trials_of(copy) == before
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 1 + 2
+
+
 def test_a_training_alone_is_as_long_as_those_that_are_there_or_as_the_supernets(trained):
     experiment, _, _, _ = trained
 

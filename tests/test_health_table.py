@@ -421,6 +421,8 @@ def test_what_makes_no_sense_beside_a_table_or_without_one_is_one_line_and_exit_
         ("--write-table", str(tmp_path / "a.json")): "it must end in .csv",
         ("--write-table", str(tmp_path / "no" / "a.csv")): f"there is no folder {tmp_path / 'no'}",
         ("--subnets", "all"): "about a table; give --table FILE too",
+        ("--known", "--subnets", "3"): "--known measures nothing, and --subnets is about what to measure",
+        ("--write-table", str(tmp_path / "a.csv")): "no architecture was trained alone",
         ("--accuracy", "top1"): "about a table; give --table FILE too",
         ("--lower-is-better",): "about a table; give --table FILE too",
     }

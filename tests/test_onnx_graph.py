@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import operator
+import re
 import time
 from copy import deepcopy
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -164,6 +166,9 @@ LAYER_CASES = {
     nn.ReLU6: [lambda: nn.Sequential(nn.Conv2d(4, 40, 5, padding=20), nn.ReLU6())],
     nn.Hardswish: [nn.Hardswish],
     nn.SiLU: [nn.SiLU],
+    nn.LeakyReLU: [nn.LeakyReLU, lambda: nn.LeakyReLU(1)],
+    nn.ELU: [nn.ELU, lambda: nn.ELU(2)],
+    nn.Tanh: [nn.Tanh],
     nn.Sigmoid: [nn.Sigmoid],
     nn.Hardsigmoid: [nn.Hardsigmoid],
     nn.GELU: [nn.GELU, lambda: nn.GELU("tanh")],
@@ -179,6 +184,7 @@ FUNCTION_CASES = {
         does(lambda self, x: x + self.scale + self.shift),
     ],
     torch.add: [does(lambda self, x: torch.add(x, other=torch.relu(x)))],
+    "add": [does(lambda self, x: x.add(1).add(other=self.scale))],
     operator.mul: [
         does(
             lambda self, x: x * self.layers[0](x), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1))
@@ -187,6 +193,57 @@ FUNCTION_CASES = {
         does(lambda self, x: x * self.scale),
     ],
     torch.mul: [does(lambda self, x: torch.mul(x, x))],
+    "mul": [does(lambda self, x: x.mul(x.mul(2)))],
+    operator.neg: [does(lambda self, x: -x)],
+    operator.sub: [does(lambda self, x: x - self.scale), does(lambda self, x: 1 - x - 0.5)],
+    torch.sub: [does(lambda self, x: torch.sub(x, other=self.scale))],
+    "sub": [does(lambda self, x: x.sub(2))],
+    operator.truediv: [does(lambda self, x: x / (x * x + 1)), does(lambda self, x: 2 / (x * x + 1) / 3)],
+    torch.div: [does(lambda self, x: torch.div(x, self.scale))],
+    "div": [does(lambda self, x: x.div(3))],
+    operator.pow: [
+        does(lambda self, x: x**2 - x**3),
+        does(lambda self, x: 2**x),
+        does(lambda self, x: x.abs() ** x),
+    ],
+    torch.pow: [does(lambda self, x: torch.pow(x, exponent=2)), does(lambda self, x: torch.pow(2, x))],
+    "pow": [does(lambda self, x: x.abs().pow(0.5))],
+    torch.minimum: [does(lambda self, x: torch.minimum(x, self.scale))],
+    "minimum": [does(lambda self, x: x.minimum(-x))],
+    torch.maximum: [does(lambda self, x: torch.maximum(x, other=self.scale))],
+    "maximum": [does(lambda self, x: x.maximum(-x))],
+    **{
+        clamp: [
+            does(lambda self, x, clamp=clamp: torch_or_method(clamp, x, -0.5, 1)),
+            does(lambda self, x, clamp=clamp: torch_or_method(clamp, x, min=0)),
+            does(lambda self, x, clamp=clamp: torch_or_method(clamp, x, max=0.5)),
+            does(lambda self, x, clamp=clamp: torch_or_method(clamp, x, 1, -1)),
+        ]
+        for clamp in (torch.clamp, "clamp", torch.clip, "clip")
+    },
+    **{
+        function: [does(lambda self, x, function=function: torch_or_method(function, positive(x)))]
+        for name in ("sqrt", "rsqrt", "log", "reciprocal")
+        for function in (getattr(torch, name), name)
+    },
+    **{
+        function: [does(lambda self, x, function=function: torch_or_method(function, 2 * x))]
+        for name in (
+            "neg",
+            "abs",
+            "sign",
+            "square",
+            "exp",
+            "sin",
+            "cos",
+            "tanh",
+            "erf",
+            "floor",
+            "ceil",
+            "round",
+        )
+        for function in (getattr(torch, name), name)
+    },
     operator.getitem: [
         does(lambda self, x: x[:, :, ::2, ::2]),
         does(lambda self, x: x[:, 1:-1, 2:, :-3]),
@@ -224,6 +281,13 @@ FUNCTION_CASES = {
     F.hardsigmoid: [does(lambda self, x: F.hardsigmoid(x))],
     F.hardswish: [does(lambda self, x: F.hardswish(x))],
     F.silu: [does(lambda self, x: F.silu(x))],
+    F.relu6: [does(lambda self, x: F.relu6(5 * x))],
+    F.leaky_relu: [
+        does(lambda self, x: F.leaky_relu(x, 0.2)),
+        does(lambda self, x: F.leaky_relu(x * 1, inplace=True)),
+    ],
+    F.elu: [does(lambda self, x: F.elu(x)), does(lambda self, x: F.elu(x, alpha=0.5))],
+    F.gelu: [does(lambda self, x: F.gelu(x)), does(lambda self, x: F.gelu(x, approximate="tanh"))],
     F.pad: [
         does(lambda self, x: F.pad(x, (1, 2, 3, 0))),
         does(lambda self, x: F.pad(x, (0, 1), value=-2.5)),
@@ -262,6 +326,17 @@ FUNCTION_CASES = {
         ),
     ],
 }
+
+
+def torch_or_method(function, x, *arguments, **options):
+    """A function of torch, or the method of tensors by that name."""
+    if isinstance(function, str):
+        return getattr(x, function)(*arguments, **options)
+    return function(x, *arguments, **options)
+
+
+def positive(x):
+    return x * x + 0.1
 
 
 def swapped(x):
@@ -401,7 +476,13 @@ def test_the_network_is_left_as_it_was():
 
 UNKNOWN = {
     "layer": (lambda: nn.PReLU(4), r"1 \(.*PReLU\): PReLU is not known"),
-    "function": (does(lambda self, x: torch.erf(x)), r"1 \(.*Does\): erf is not known"),
+    "function": (does(lambda self, x: torch.atan(x)), r"1 \(.*Does\): atan is not known"),
+    "rounded division": (
+        does(lambda self, x: torch.div(x, 2, rounding_mode="floor")),
+        r"div is not known so: .*rounding_mode",
+    ),
+    "clamped to tensors": (does(lambda self, x: x.clamp(-self.scale)), "clamping to tensors"),
+    "size": (does(lambda self, x: x / x.shape[2]), "a size as an operand"),
     "argument": (
         does(lambda self, x: torch.add(x, x, alpha=2)),
         r"1 \(.*Does\): add is not known so: .*alpha",
@@ -465,6 +546,31 @@ def test_what_is_not_known_is_exported_by_torch_and_said_aloud(caplog):
     assert "PReLU is not known; exporting with torch.onnx.export" in caplog.text
     for batch in (1, 5):
         assert difference(model, network, torch.randn(batch, *SHAPE)) < 1e-5
+
+
+def test_what_is_not_known_is_said_once_wherever_it_stands_and_torch_says_nothing(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("torch"), "propagate", True)  # else the log does not reach caplog
+    networks = [
+        ready(nn.Sequential(*(nn.ReLU() for _ in range(depth)), does(lambda self, x: torch.atan(x))()))
+        for depth in (1, 2)
+    ]
+
+    with caplog.at_level(logging.WARNING):
+        for network in networks:
+            onnx_of(network, SHAPE)
+
+    [told] = caplog.messages
+    assert told.startswith("1 (") and "atan is not known; " in told and "seconds for each network" in told
+
+
+def test_what_the_guide_says_is_written_directly_is_in_the_tables():
+    guide = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    elementwise = guide.partition("the elementwise ")[2].partition("(to numbers)")[0]
+
+    named = re.findall(r"`(\w+)`", elementwise)
+
+    assert len(named) > 20
+    assert all(name in FUNCTIONS and getattr(torch, name) in FUNCTIONS for name in named)
 
 
 def test_a_network_in_training_mode_is_refused():

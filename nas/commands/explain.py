@@ -23,9 +23,13 @@ def add_arguments(command: ArgumentParser) -> None:
     command.add_argument(
         "--device",
         metavar="NAME[,SETTING=VALUE]",
-        help="where, such as openvino-cpu,threads=2 (default: onnxruntime-cpu; of a run, its own devices)",
+        action="append",
+        help="where, such as openvino-cpu,threads=2; may be repeated (default: onnxruntime-cpu; of a run, its own "
+        "devices)",
     )
-    command.add_argument("--threads", type=int, metavar="N", help="of the device (default: 1, or the run's)")
+    command.add_argument(
+        "--threads", type=int, metavar="N", help="of every device (default: 1, or the run's)"
+    )
     command.add_argument("--batch", type=int, metavar="N", help="inputs per run (default: 1, or the run's)")
     add_shape(command)
     command.add_argument("--fresh", action="store_true", help="measure the peaks of this machine anew")
@@ -61,28 +65,41 @@ def _run_meant(args: Namespace) -> tuple | None:
 
 
 def _explain_files(args: Namespace) -> int:
-    """Exports and ONNX files, on one device."""
+    """Exports and ONNX files, on each device."""
+    from nas.explain import check_profiled
+    from nas.hardware import DEFAULT
+    from nas.measure import check, read_devices
+
+    devices = read_devices(args.device or [DEFAULT], device_settings(args))
+    networks = networks_of(args)
+    check(networks, devices)
+    for there in devices:
+        check_profiled(there)
+    told = [one for there in devices for one in _explain_files_on(args, networks, there)]
+    if args.json:
+        print_json(told[0] if len(told) == 1 else told)
+    return OK
+
+
+def _explain_files_on(args: Namespace, networks: list, there) -> list[dict]:
+    """Those on one device: printed, or as JSON if that is asked for."""
     from nas.explain import explain
     from nas.explain_view import explained_as_json, print_compared, print_explained
-    from nas.hardware import DEFAULT
-    from nas.measure import read_devices
     from nas.progress import track
 
-    [there] = read_devices([args.device or DEFAULT], device_settings(args))
-    networks, found = networks_of(args), []
+    found = []
     with track("explaining", len(networks), brief=True) as shown:
         for one in networks:
             found.append(explain(one, there, args.fresh and not found))
-            shown.to(len(found), str(one.path))
+            shown.to(len(found), f"{one.path} on {there.name}")
     advice = [_advised(args.store, one.path, there) for one in networks]
     if args.json:
-        told = [explained_as_json(*pair) for pair in zip(found, advice, strict=True)]
-        print_json(told[0] if len(told) == 1 else told)
-    elif len(found) == 1:
+        return [explained_as_json(*pair) for pair in zip(found, advice, strict=True)]
+    if len(found) == 1:
         print_explained(found[0], advice[0])
     else:
         print_compared(found, "network")
-    return OK
+    return []
 
 
 def _advised(store_url: str, path: Path, device):
@@ -117,7 +134,7 @@ def _explain_run(args: Namespace, found, candidates) -> int:
 
     told = [
         _explain_on(args, found, candidates, name, there)
-        for name, there in devices_of(found, args.device, device_settings(args)).items()
+        for name, there in devices_of(found, args.device, device_settings(args))
     ]
     if args.json:
         print_json(told)

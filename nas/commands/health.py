@@ -16,23 +16,30 @@ from nas.commands.printing import print_json
 from nas.commands.stopping import interrupted, stopping
 from nas.exit_codes import OK
 
+SUBNETS = 24  # unless somebody says how many
+
 
 def add_arguments(command: ArgumentParser) -> None:
     command.add_argument("run", help="name of the run, its supernet trained")
     command.add_argument(
         "--subnets",
         type=_number_or_all,
-        default=24,
         metavar="N",
         help="architectures of all costs; more of them keep the earlier ones; of a table also: all "
-        "(default: %(default)s)",
+        f"(default: {SUBNETS})",
     )
     command.add_argument("--seeds", type=int, metavar="S", help="trainings of each alone (default: 1)")
     command.add_argument(
         "--epochs", type=float, metavar="E", help="of a training alone (default: the run's, or as before)"
     )
     command.add_argument(
-        "--write-table", metavar="FILE", help="write the trainings alone as a CSV that --table reads"
+        "--known", action="store_true", help="report what was measured before; measure and train nothing"
+    )
+    command.add_argument(
+        "--write-table",
+        metavar="FILE",
+        help="write the trainings alone as a CSV that --table reads: those that are known, unless --subnets or the "
+        "like says what to train first",
     )
     _add_table(command)
     add_images(command)
@@ -64,10 +71,10 @@ def _add_table(command: ArgumentParser) -> None:
     table.add_argument("--lower-is-better", action="store_true", help="the columns have errors or losses")
 
 
-def _number_or_all(text: str) -> int | None:
-    """A whole number, or None for all."""
+def _number_or_all(text: str) -> int | str:
+    """A whole number, or "all"."""
     if text == "all":
-        return None
+        return text
     try:
         return int(text)
     except ValueError:
@@ -84,15 +91,16 @@ def carry_out(args: Namespace) -> int:
 
     _check(args)
     with Store(args.store, create=False) as store:
-        found = store.run(args.run)
-    experiment, splits = experiment_of(found, args.data_dir)
-    table = None
+        found, trials = store.run(args.run), store.trials(args.run)
+    table, ended = None, True
     if args.table:
         columns = (args.architecture, args.accuracy, args.lower_is_better)
         table = read_table(Path(args.table), space_from_json(found.space), *columns)
-    with stopping() as stop, Store(args.store) as store:
-        ended = _examined(args, found, store, experiment, splits, stop, table)
-        trials = store.trials(args.run)
+    if not _only_known(args):
+        experiment, splits = experiment_of(found, args.data_dir)
+        with stopping() as stop, Store(args.store) as store:
+            ended = _examined(args, found, store, experiment, splits, stop, table)
+            trials = store.trials(args.run)
     if args.write_table and ended:
         rows = write_table(Path(args.write_table), trials)
         said = f"wrote {rows} trainings alone; for another supernet of the space: nas health RUN --table"
@@ -106,14 +114,29 @@ def carry_out(args: Namespace) -> int:
     return OK if ended else interrupted()
 
 
+def _only_known(args: Namespace) -> bool:
+    """Whether nothing is to be measured: by itself, a table is written of what is there."""
+    return args.known or bool(args.write_table and not _asked(args))
+
+
+def _asked(args: Namespace) -> list[str]:
+    """The arguments given that are about what to measure."""
+    names = ("subnets", "seeds", "epochs", "retry", "fresh", "workers")
+    return [f"--{name}" for name in names if getattr(args, name) not in (None, False)]
+
+
 def _check(args: Namespace) -> None:
     """Refuse what makes no sense; of a table, what is about trainings alone, and the reverse."""
     from nas.health_table import check_writable
 
     for flag, number in (("--subnets", args.subnets), ("--seeds", args.seeds)):
-        if number is not None and number < 1:
+        if isinstance(number, int) and number < 1:
             raise ValueError(f"{flag} is {number}; it must be at least 1")
     check_epochs(args)
+    if args.known and (asked := _asked(args)):
+        raise ValueError(
+            f"--known measures nothing, and {' and '.join(asked)} is about what to measure: leave out one"
+        )
     if args.write_table:
         check_writable(Path(args.write_table))
     if args.table:
@@ -123,7 +146,7 @@ def _check(args: Namespace) -> None:
             raise ValueError(
                 f"{' and '.join(given)} is about trainings alone; with --table there are none: leave out one"
             )
-    elif args.architecture or args.accuracy or args.lower_is_better or args.subnets is None:
+    elif args.architecture or args.accuracy or args.lower_is_better or args.subnets == "all":
         raise ValueError(
             "--architecture, --accuracy, --lower-is-better and --subnets all are about a table; give --table FILE too"
         )
@@ -138,10 +161,11 @@ def _examined(args: Namespace, found, store, experiment, splits, stop: Callable[
         epochs = epochs_of(trials, experiment) if args.epochs is None else args.epochs
         kept = [one for one in trials if not (args.retry and one.error)]
         space, seed = opened.bench.space, experiment.search.seed
+        number = None if args.subnets == "all" else args.subnets or SUBNETS
         if table is None:
-            requests = wanted(chosen(space, args.subnets, seed), args.seeds or 1, epochs, kept)
+            requests = wanted(chosen(space, number, seed), args.seeds or 1, epochs, kept)
         else:
-            requests = wanted(drawn(table, space, args.subnets, seed), 0, epochs, kept)
+            requests = wanted(drawn(table, space, number, seed), 0, epochs, kept)
         with cluster_of(args) if requests else nullcontext() as cluster:
             if args.fresh or args.retry:  # only now, when nothing that was asked is refused any more
                 forget(opened, failed=args.retry)

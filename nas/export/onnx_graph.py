@@ -13,7 +13,8 @@ import logging
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from inspect import Signature, signature
 
@@ -29,6 +30,7 @@ OPSET, IR_VERSION = 20, 10  # the first opset with Gelu; the format that ONNX Ru
 KINDS = {np.float32: TensorProto.FLOAT, np.int64: TensorProto.INT64}
 
 logger = logging.getLogger(__name__)
+_told: set[str] = set()  # what this process has said not to know
 
 Weight = tuple[str, tuple[int, ...], bytes]  # name, shape, values
 
@@ -36,13 +38,19 @@ Weight = tuple[str, tuple[int, ...], bytes]  # name, shape, values
 def onnx_of(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
     """The ONNX model of any network: directly if its layers are known, else by `torch.onnx.export`.
 
-    Both compute the same, the second after seconds; the log then says what was not known.
+    Both compute the same, the second after seconds; the log then says what was not known, once of each thing.
     """
     try:
         return to_onnx(subnet, input_shape)
     except UnknownModule as unknown:
-        logger.warning("%s; exporting with torch.onnx.export instead, which takes seconds", unknown)
-    with warnings.catch_warnings():
+        if unknown.what not in _told:
+            _told.add(unknown.what)
+            logger.warning(
+                "%s; exporting with torch.onnx.export instead, which takes seconds for each network (CONTRIBUTING.md "
+                "says what is written directly)",
+                unknown,
+            )
+    with warnings.catch_warnings(), _only_errors("torch.onnx"):
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter about torch's own internals
         program = torch.onnx.export(
             subnet,
@@ -54,6 +62,19 @@ def onnx_of(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
             verbose=False,
         )
     return program.model_proto.SerializeToString()
+
+
+@contextmanager
+def _only_errors(name: str) -> Iterator[None]:
+    """Let a logger and those below it say nothing less than an error: torch's exporter warns of every package that it
+    could have used."""
+    quiet = logging.getLogger(name)
+    before = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        quiet.setLevel(before)
 
 
 def to_onnx(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
@@ -130,7 +151,7 @@ def traced(subnet: nn.Module) -> tuple[nn.Module, fx.Graph]:
         graph = tracer.trace(subnet)
     except (ValueError, TypeError, RuntimeError, NameError) as error:  # what untraceable Python ends in
         place, reason = _place(tracer.module_stack, subnet), " ".join(str(error).split())
-        raise UnknownModule(f"{place} cannot be traced: {reason}") from error
+        raise UnknownModule(f"{place} cannot be traced: {reason}", what=reason) from error
     inputs = sum(node.op == "placeholder" for node in graph.nodes)
     if inputs != 1:
         raise UnknownModule(f"{_place({}, subnet)} takes {inputs} inputs, not images alone")
@@ -167,9 +188,8 @@ class Writer(fx.Interpreter):
         try:
             name = self.written()
         except UnknownModule as unknown:
-            raise UnknownModule(
-                f"{_place(node.meta.get('nn_module_stack'), self.module)}: {unknown}"
-            ) from None
+            place = _place(node.meta.get("nn_module_stack"), self.module)
+            raise UnknownModule(f"{place}: {unknown}", what=str(unknown)) from None
         if isinstance(name, list):
             self.values[node] = [Value(*part) for part in zip(name, self.shape, strict=True)]
         else:
@@ -253,6 +273,8 @@ class Writer(fx.Interpreter):
     def operand(self, one: Value | float) -> str:
         """The name of a tensor, or of a constant with that number."""
         if isinstance(one, Value):
+            if not one.name:
+                raise UnknownModule("a size as an operand is not known")
             return one.name
         if isinstance(one, (int, float)):
             return self.constant(f"{self.node.name}.constant", one, np.float32)

@@ -24,7 +24,11 @@ END = np.iinfo(np.int64).max  # of a slice that has none
 
 
 class UnknownModule(ValueError):
-    """Something in the network that neither table knows."""
+    """Something in the network that neither table knows; `what` it is, wherever it stands."""
+
+    def __init__(self, message: str, what: str | None = None):
+        super().__init__(message)
+        self.what = what or message
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,36 @@ def _binary(op: str) -> Callable:
 
 def _relu6(writer: Writer, x: Value) -> str:
     return writer.add("Clip", x.name, writer.operand(0.0), writer.operand(6.0))
+
+
+def _clamp(writer: Writer, x: Value, min: float | None = None, max: float | None = None) -> str:
+    if isinstance(min, Value) or isinstance(max, Value):
+        raise UnknownModule("clamping to tensors is not known, only to numbers")
+    return writer.add("Clip", x.name, *("" if one is None else writer.operand(one) for one in (min, max)))
+
+
+def _power(writer: Writer, input: Value | float, exponent: Value | float) -> str:
+    return writer.add("Pow", writer.operand(input), writer.operand(exponent))
+
+
+def _square(writer: Writer, x: Value) -> str:
+    return writer.add("Mul", x.name, x.name)
+
+
+def _rsqrt(writer: Writer, x: Value) -> str:
+    return writer.add("Reciprocal", writer.add("Sqrt", x.name))
+
+
+def _leaky_relu(writer: Writer, x: Value, negative_slope: float = 0.01) -> str:
+    return writer.add("LeakyRelu", x.name, alpha=float(negative_slope))
+
+
+def _elu(writer: Writer, x: Value, alpha: float = 1.0) -> str:
+    return writer.add("Elu", x.name, alpha=float(alpha))
+
+
+def _gelu(writer: Writer, x: Value, approximate: str = "none") -> str:
+    return writer.add("Gelu", x.name, approximate=approximate)
 
 
 def _silu(writer: Writer, x: Value) -> str:
@@ -292,7 +326,40 @@ def _group_norm_layer(writer: Writer, layer: nn.GroupNorm, x: Value) -> str:
 
 _RELU, _SIGMOID, _HARDSWISH = _unary("Relu"), _unary("Sigmoid"), _unary("HardSwish")
 _HARDSIGMOID = _unary("HardSigmoid", alpha=1 / 6, beta=0.5)
-_ADD, _MULTIPLY = _binary("Add"), _binary("Mul")
+_ADD, _MULTIPLY, _SUBTRACT, _DIVIDE = (_binary(op) for op in ("Add", "Mul", "Sub", "Div"))
+
+# of one tensor, one node each; a function of torch and a method of tensors go by each of these names
+UNARY: dict[str, str] = {
+    "neg": "Neg",
+    "abs": "Abs",
+    "sign": "Sign",
+    "reciprocal": "Reciprocal",
+    "sqrt": "Sqrt",
+    "exp": "Exp",
+    "log": "Log",
+    "sin": "Sin",
+    "cos": "Cos",
+    "tanh": "Tanh",
+    "erf": "Erf",
+    "floor": "Floor",
+    "ceil": "Ceil",
+    "round": "Round",
+}
+_ELEMENTWISE = {name: _unary(op) for name, op in UNARY.items()} | {
+    "relu": _RELU,
+    "sigmoid": _SIGMOID,
+    "square": _square,
+    "rsqrt": _rsqrt,
+    "add": _ADD,
+    "sub": _SUBTRACT,
+    "mul": _MULTIPLY,
+    "div": _DIVIDE,
+    "pow": _power,
+    "minimum": _binary("Min"),
+    "maximum": _binary("Max"),
+    "clamp": _clamp,
+    "clip": _clamp,
+}
 
 
 def _layer(write: Callable, *settings: str) -> Callable:
@@ -317,19 +384,26 @@ LAYERS: dict[type[nn.Module], Callable] = {
     nn.ReLU6: _layer(_relu6),
     nn.Hardswish: _layer(_HARDSWISH),
     nn.SiLU: _layer(_silu),
+    nn.LeakyReLU: _layer(_leaky_relu, "negative_slope"),
+    nn.ELU: _layer(_elu, "alpha"),
+    nn.Tanh: _layer(_ELEMENTWISE["tanh"]),
     nn.Sigmoid: _layer(_SIGMOID),
     nn.Hardsigmoid: _layer(_HARDSIGMOID),
-    nn.GELU: lambda writer, layer, x: writer.add("Gelu", x.name, approximate=layer.approximate),
+    nn.GELU: _layer(_gelu, "approximate"),
     nn.Flatten: _layer(_flatten, "start_dim", "end_dim"),
     nn.Identity: lambda writer, layer, x: x.name,
     nn.Dropout: lambda writer, layer, x: x.name,
 }
 
 FUNCTIONS: dict[Callable | str, Callable] = {  # a string is a method of tensors
+    **{getattr(torch, name): write for name, write in _ELEMENTWISE.items()},
+    **_ELEMENTWISE,
+    operator.neg: _ELEMENTWISE["neg"],
     operator.add: _ADD,
-    torch.add: _ADD,
+    operator.sub: _SUBTRACT,
     operator.mul: _MULTIPLY,
-    torch.mul: _MULTIPLY,
+    operator.truediv: _DIVIDE,
+    operator.pow: _power,
     operator.getitem: _part,
     torch.cat: _concatenate,
     torch.split: _split,
@@ -340,11 +414,11 @@ FUNCTIONS: dict[Callable | str, Callable] = {  # a string is a method of tensors
     "mean": _mean,
     torch.flatten: _flatten,
     "flatten": _flatten,
-    torch.relu: _RELU,
-    "relu": _RELU,
     F.relu: _RELU,
-    torch.sigmoid: _SIGMOID,
-    "sigmoid": _SIGMOID,
+    F.relu6: _relu6,
+    F.leaky_relu: _leaky_relu,
+    F.elu: _elu,
+    F.gelu: _gelu,
     F.hardsigmoid: _HARDSIGMOID,
     F.hardswish: _HARDSWISH,
     F.silu: _silu,

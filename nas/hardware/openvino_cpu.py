@@ -49,7 +49,7 @@ class OpenVinoCpu(OnnxRuntime):
     def unusable(self) -> str | None:
         if self.precision == "bfloat16" and "BF16" not in _capabilities():
             return "this processor has no bfloat16 instructions; use precision: float32"
-        return None
+        return super().unusable()
 
     def compiled(self, model: bytes, input_shape: tuple[int, ...], **more: bool) -> CompiledModel:
         """An ONNX model compiled as the settings say, and `more` properties of OpenVINO."""

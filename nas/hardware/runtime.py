@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from nas.hardware import reuse
+from nas.hardware import machine, reuse
 from nas.hardware.loaded import Loaded
 from nas.hardware.settings import Settings, is_number
 from nas.hardware.timing import TURNS, check_ready, measure, processor_name
@@ -38,6 +38,9 @@ class Runtime(Settings):
 
     def unusable(self) -> str | None:
         """Why these settings cannot be used on a machine that has the device, and what can; None if they can."""
+        if self.threads > (most := machine.cores()):
+            cores = f"{most} core{'s' * (most > 1)}"
+            return f"threads is {self.threads}, but this process may use {cores}; use at most as many"
         return None
 
     def unprofiled(self) -> str | None:

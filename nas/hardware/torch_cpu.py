@@ -54,7 +54,7 @@ class TorchCpu(Runtime):
         return {"torch": torch.__version__}
 
     def unusable(self) -> str | None:
-        return without_compiler() if self.execution == "compiled" else None
+        return super().unusable() or (without_compiler() if self.execution == "compiled" else None)
 
     def unprofiled(self) -> str | None:
         return (
