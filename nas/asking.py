@@ -78,6 +78,7 @@ class AskTell:
         self._known = {one.key: one for one in before}
         for one in before[: self._memory.leg.known]:
             self._pass_on(architecture_from_json(one.architecture))
+        self.searcher.expect([architecture_from_json(one.architecture) for one in before])
 
     def __enter__(self) -> AskTell:
         return self

@@ -49,7 +49,7 @@ _SECTIONS = {
     "device": Settings,
     "landmarks": Landmarks,
 }
-PERCENT = ("accuracy", "predicted_accuracy")  # keys that people write as shares by mistake
+PERCENT = ("accuracy", "predicted_accuracy", "label_cosine")  # keys that people write as shares by mistake
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _QUANTITY = re.compile(r"([0-9]+\.?[0-9]*)(?:e([-+]?[0-9]+)|\s*([kMG]))?")
@@ -142,6 +142,7 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
             "search.per_device is true, but fewer than two devices are measured: name them in devices, such as "
             "devices: {server: onnxruntime-cpu, tablet: openvino-cpu}, with latency among the objectives"
         )
+    _check_race(search, objectives, constraints)
     space = read_skeleton(content["space"])
     training = section(Training, _or_empty(content, "training"), "training")
     training = replace(training, sampler=_on_one(training.sampler, "training.sampler", devices))
@@ -155,7 +156,7 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
             f"training.drop_path is {training.drop_path!r}, but cells have a drop path of their own; leave it out and "
             "set space.cells.drop_path"
         )
-    return Experiment(
+    asked = Experiment(
         name=run_name(content.get("name", "experiment")),
         data=section(Data, data, "data"),
         space=space,
@@ -168,6 +169,27 @@ def experiment(content: Mapping[str, Any]) -> Experiment:
         devices=devices,
         landmarks=section(Landmarks, _or_empty(content, "landmarks"), "landmarks"),
     )
+    if search.first_images is not None and asked.far:
+        raise ValueError(
+            f"search.first_images is {search.first_images}, but {next(iter(asked.far))} is measured on another node, "
+            "after accuracy; leave one of them out"
+        )
+    return asked
+
+
+def _check_race(search: Search, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> None:
+    if search.first_images is None:
+        return
+    keys, where = [one.key for one in objectives], f"search.first_images is {search.first_images}"
+    if "accuracy" not in keys:
+        raise ValueError(
+            f"{where}, but accuracy is not among the objectives, and it alone can be scored on a part of the images; "
+            "leave it out"
+        )
+    for key in (*keys, *(one.key for one in constraints)):
+        measure = measure_of(key)
+        if key != "accuracy" and (measure.statistics or "accuracy" in measure.needs):
+            raise ValueError(f"{where}, but {key} needs all of the images; leave one of them out")
 
 
 def _or_empty(content: Mapping[str, Any], key: str) -> Any:
@@ -222,10 +244,17 @@ def section(declared: type, given: Any, where: str) -> Any:
 def differences(old: Experiment, new: Experiment) -> list[str]:
     """What changed between two experiments, in words, setting by setting; the name does not count."""
     return [
-        f"{key} was {was!r}, is {now!r}"
+        f"{key} was {_as_written(was)}, is {_as_written(now)}"
         for key, was, now in _diff("", json.loads(old.to_json()), json.loads(new.to_json()))
         if key != "name"
     ]
+
+
+def _as_written(value: Any) -> str:
+    """As a file has it: of a whole number that is meant as a float, 2 and not 2.0."""
+    return (
+        f"{value:g}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e6 else repr(value)
+    )
 
 
 def _diff(where: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:

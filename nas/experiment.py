@@ -19,7 +19,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,11 +31,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas import config, landmarks, legs
+from nas.again import measure_again
 from nas.data import Splits, load
 from nas.devices import TIMED, device_of, devices_in, on
 from nas.goals import keys_of
 from nas.objectives import measure_of
 from nas.progress import in_words, track
+from nas.racing import unsettled
 from nas.screen import screen_by_latency
 from nas.search import PoolWhenNeeded, search, searcher_for
 from nas.storage.records import Candidate, Leg, Run, TrainingPoint
@@ -44,6 +46,7 @@ from nas.turns import Turns
 from search_spaces import SearchSpace
 
 if TYPE_CHECKING:
+    from nas.pool import Pool
     from nas.search import Searcher
     from supernets.samplers.plan import Sampler
 
@@ -91,12 +94,13 @@ def open_run(
         ValueError: the name is in use by another experiment; the message says what differs.
         Busy: another process has it open.
     """
-    from nas.evaluation import space_of
+    from nas.evaluation import check_race, space_of
     from nas.profile import check_possible
 
     splits = load(experiment.data)
     space = space_of(experiment, splits)
     check_possible(experiment, space)
+    check_race(experiment, splits, space)
     _check_start(experiment, store, space, fresh)
     folder = (runs / experiment.name).absolute()
     with lock(runs, experiment.name):
@@ -277,6 +281,8 @@ def search_run(
 ) -> bool:
     """Search the trained supernet of a run until one of its rules ends it, which the run keeps in words.
 
+    At its end the latencies of its front are measured once more (nas.again).
+
     Where searcher, objectives, constraints or focus are not those of before, what the candidates lack is measured
     first, and the search goes on from them. Where accuracy alone is to be predicted, landmarks are trained before.
 
@@ -294,9 +300,13 @@ def search_run(
 
     experiment, store, name = opened.experiment, opened.store, opened.run.name
     done, steps = progress(opened.supernet_file)
-    if not steps or done < steps:
+    if not steps:
         raise ValueError(
-            f"the supernet of {name} is trained for {done} of {steps or '?'} steps; finish it with `nas train`"
+            f"the supernet of {name} is not trained yet; train it with `nas train`, or `nas run` to do both"
+        )
+    if done < steps:
+        raise ValueError(
+            f"the supernet of {name} is trained for {done} of {steps} steps; finish it with `nas train`"
         )
     searcher = searcher_for(experiment.search, opened.space, experiment.goals)
     was = store.run(name)
@@ -306,7 +316,9 @@ def search_run(
     if was.status == "finished" and was.experiment == asked.experiment and was.facts == asked.facts:
         return True
     store.update_run(name, status="searching", message="")
-    if not _complete(opened, make_pool or pool_here, stop):
+    if not (
+        _complete(opened, make_pool or pool_here, stop) and _settle(opened, was, make_pool or pool_here, stop)
+    ):
         store.update_run(name, status="interrupted")
         return False
     leg = legs.begin(store, asked, partial(_start, opened))
@@ -323,8 +335,16 @@ def search_run(
             "; ".join(changed),
         )
     ended = _search(opened, searcher, leg, make_pool or pool_here, on_candidate, stop)
+    if ended:
+        again = _pool_for(opened, make_pool or pool_here)
+        ended = ended if measure_again(store, name, experiment, again, stop) else None
     store.update_run(name, status="finished" if ended else "interrupted", message=ended or "")
     return ended is not None
+
+
+def _pool_for(opened: Opened, make_pool: Callable) -> Callable[[config.Experiment], Pool]:
+    """Makes the pool that evaluates what another experiment asks of the same supernet."""
+    return lambda asked: make_pool(replace(opened, experiment=asked))
 
 
 def _search(
@@ -361,6 +381,7 @@ def _search(
                 leg=leg,
                 clock=sitting.clock,
                 size=opened.space.size,
+                on_again=shown.again,
             )
     finally:
         pool.close()
@@ -368,13 +389,34 @@ def _search(
 
 def _complete(opened: Opened, make_pool: Callable, stop: Callable[[], bool]) -> bool:
     """Measure what the candidates lack of the objectives and constraints; False if `stop` said so before."""
-    experiment, store, name = opened.experiment, opened.store, opened.run.name
-    keys = keys_of(experiment.objectives, experiment.constraints)
-    lacking = legs.incomplete(store.candidates(name), keys)
-    if not lacking:
+    keys = keys_of(opened.experiment.objectives, opened.experiment.constraints)
+    lacking = legs.incomplete(opened.store.candidates(opened.run.name), keys)
+    return not lacking or _measure(opened, lacking, legs.missing(lacking, keys), make_pool, stop)
+
+
+def _settle(opened: Opened, was: Run, make_pool: Callable, stop: Callable[[], bool]) -> bool:
+    """Score whole those that were beaten on a part of the images, but may matter for other objectives or constraints
+    than those of before; False if `stop` said so before."""
+    experiment = opened.experiment
+    if (was.objectives, was.constraints) == (experiment.objectives, experiment.constraints):
         return True
-    missing = tuple(measure_of(key).objective for key in legs.missing(lacking, keys))
-    pool = make_pool(replace(opened, experiment=replace(experiment, objectives=missing, constraints=())))
+    lacking = unsettled(opened.store.candidates(was.name), experiment.goals)
+    return not lacking or _measure(opened, lacking, ["accuracy"], make_pool, stop)
+
+
+def _measure(
+    opened: Opened,
+    lacking: Sequence[Candidate],
+    keys: Sequence[str],
+    make_pool: Callable,
+    stop: Callable[[], bool],
+) -> bool:
+    """Measure the values of these keys of some candidates, on all images; False if `stop` said so before."""
+    experiment, store, name = opened.experiment, opened.store, opened.run.name
+    missing = tuple(measure_of(key).objective for key in keys)
+    whole = replace(experiment.search, first_images=None)
+    asked = replace(experiment, objectives=missing, constraints=(), search=whole)
+    pool = _pool_for(opened, make_pool)(asked)
     try:
         with track(f"measuring {' and '.join(one.name for one in missing)}", len(lacking)) as shown:
             done = iter(range(1, len(lacking) + 1))
@@ -382,7 +424,7 @@ def _complete(opened: Opened, make_pool: Callable, stop: Callable[[], bool]) -> 
             def note(candidate: Candidate) -> None:
                 shown.to(next(done), in_words(candidate, missing, ()))
 
-            return legs.complete(name, keys, pool, store, note, stop)
+            return legs.complete(name, keys, pool, store, note, stop, lacking)
     finally:
         pool.close()
 
@@ -413,11 +455,12 @@ def pool_here(opened: Opened):
     """
     from nas.evaluation import Bench
     from nas.pool import TogetherPool
-    from nas.together import evaluate_together
+    from nas.together import evaluate_together, race_together
 
     check_near(opened.experiment)
     bench = Bench(opened.experiment, opened.splits, opened.space, opened.supernet_file)
-    return TogetherPool(partial(evaluate_together, bench))
+    races = opened.experiment.search.first_images is not None
+    return TogetherPool(partial(race_together if races else evaluate_together, bench))
 
 
 def check_near(experiment: config.Experiment) -> None:

@@ -157,7 +157,7 @@ def _epochs(experiment: Experiment, trials: Sequence[Trial]) -> float:
 
 
 def _can_predict(candidate: Candidate) -> bool:
-    return candidate.error is None and {"accuracy", "macs"} <= set(candidate.values)
+    return candidate.error is None and candidate.whole and {"accuracy", "macs"} <= set(candidate.values)
 
 
 def _predicted(model: AccuracyModel, candidate: Candidate) -> Candidate:

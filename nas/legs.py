@@ -22,8 +22,14 @@ from nas.storage.records import Candidate, Leg, Run
 from nas.storage.store import Store
 from search_spaces import architecture_from_json
 
-STOPPING = ("budget", "seconds", "plateau")  # settings that say when a leg ends, and not what it asks
-_UNSET = {"per_device": Search.per_device}  # settings that legs of earlier versions do not name
+STOPPING = (
+    "budget",
+    "seconds",
+    "plateau",
+    "measure_again",
+)  # say when a leg ends and what then, not what it asks
+# settings that legs of earlier versions do not name
+_UNSET = {name: getattr(Search, name) for name in ("per_device", "first_images")}
 
 
 class Sitting:
@@ -90,14 +96,17 @@ def complete(
     store: Store,
     on_candidate: Callable[[Candidate], None] = lambda candidate: None,
     stop: Callable[[], bool] = lambda: False,
+    lacking: Sequence[Candidate] | None = None,
 ) -> bool:
-    """Measure the values that stored candidates lack; what they have stays.
+    """Measure the values that stored candidates lack; what they have stays, but for an accuracy on a part of the
+    images, in place of which comes that on all.
 
     A candidate of which one cannot be measured has failed, unless that is so of ten in a row, or of all.
 
     Args:
         keys: what every candidate needs.
         on_candidate: gets what was measured of each.
+        lacking: who lacks them, by default those that have no value at all.
 
     Returns:
         Whether it came to an end; False if it was stopped.
@@ -107,7 +116,7 @@ def complete(
     """
     failed: list[Candidate] = []
     in_a_row = 0
-    lacking = incomplete(store.candidates(run), keys)
+    lacking = incomplete(store.candidates(run), keys) if lacking is None else lacking
     for measured in pool.map([architecture_from_json(one.architecture) for one in lacking]):
         if measured.error is None:
             store.complete_candidate(run, measured)

@@ -144,6 +144,7 @@ def search(
             leg=memory.leg,
             clock=memory.clock,
             size=space.size,
+            on_again=shown.again if shown is not None else lambda told: None,
         )
         return Found(space, goals, limits, memory.candidates(run.name), memory.ended)
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from nas.storage.records import Candidate, Constraint, Objective
 
+ROUNDING = 1e-12  # must not decide between equals
+
 
 def nondominated(points: np.ndarray) -> np.ndarray:
     """Which points no other point dominates, as a mask (n,); of equal points all are kept.
@@ -65,8 +67,9 @@ def knee(points: np.ndarray) -> int:
     objectives these are the ends of the front. Their plane is `sum = 1`, and a point's distance from it
     towards the ideal, 0, is `(1 - sum) / √m`.
 
-    Of two points, and of a front that bulges away from the ideal, none lies beyond the plane. Of equally far
-    points the first is the knee. An objective in which all points are equal says nothing.
+    Of two points, and of a front that bulges away from the ideal, none lies beyond the plane: the knee is then
+    the point that gives up least, see `_kept`. Of equal points the first is the knee. An objective in which all points
+    are equal says nothing.
     """
     points = _points(points)
     if len(points) == 0:
@@ -75,9 +78,23 @@ def knee(points: np.ndarray) -> int:
     front = points[on_front]
     best, span = front.min(axis=0), np.ptp(front, axis=0)
     scaled = (front - best) / np.where(span > 0, span, 1)
-    distance = (1 - scaled.sum(axis=1)) / math.sqrt(points.shape[1])
-    farthest = np.flatnonzero(distance >= distance.max() - 1e-12)  # rounding must not decide between equals
-    return int(on_front[farthest[0]])
+    better = (1 - scaled.sum(axis=1)) / math.sqrt(points.shape[1])
+    if better.max() < ROUNDING:
+        better = _kept(front)
+    return int(on_front[np.flatnonzero(better >= better.max() - ROUNDING)[0]])
+
+
+def _kept(front: np.ndarray) -> np.ndarray:
+    """How much of what the front offers each point keeps, (n,): 1 if it were best in everything.
+
+    In each objective a point gives up its distance from the best, as a share of the largest magnitude there: 0.03 for
+    3 % more milliseconds, 0.45 for 26 % right where another has 47 %. What it keeps of all is the product of what is
+    left of each: its hypervolume alone, up to a whole magnitude from the best. The ranges of the front cannot weigh
+    objectives here, since its ends are alike by them. Units do not matter; where zero lies does.
+    """
+    magnitude = np.maximum(np.abs(front).max(axis=0), np.ptp(front, axis=0))
+    given_up = (front - front.min(axis=0)) / np.where(magnitude > 0, magnitude, 1)
+    return (1 - given_up).prod(axis=1)
 
 
 def front(
@@ -87,8 +104,8 @@ def front(
 ) -> list[Candidate]:
     """The candidates that nothing dominates, in ascending order of the last objective.
 
-    Only those count that were measured in every objective and keep every constraint, uncertain values by
-    their worse end.
+    Only those count that were measured in every objective, accuracy on all images, and keep every constraint,
+    uncertain values by their worse end.
     """
     constraints = tuple(constraints)
     needed = [objective.key for objective in objectives] + [limit.key for limit in constraints]
@@ -113,6 +130,8 @@ def losses(candidates: Sequence[Candidate], objectives: Sequence[Objective]) -> 
 
 
 def _measured(candidate: Candidate, keys: Sequence[str]) -> bool:
+    if not candidate.whole and "accuracy" in keys:
+        return False
     return candidate.error is None and all(math.isfinite(candidate.values.get(key, math.nan)) for key in keys)
 
 

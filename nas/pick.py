@@ -165,7 +165,10 @@ def _searched(candidates: Sequence[Candidate], budget: Constraint) -> Candidate 
     within = [
         one
         for one in candidates
-        if one.error is None and {budget.key, "accuracy"} <= one.values.keys() and one.feasible((budget,))
+        if one.error is None
+        and one.whole
+        and {budget.key, "accuracy"} <= one.values.keys()
+        and one.feasible((budget,))
     ]
     return max(within, key=lambda one: (one.values["accuracy"], -one.values[budget.key]), default=None)
 

@@ -14,7 +14,7 @@ within bounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -210,12 +210,20 @@ class PrefixTree(nn.Module):
         self.paths = len(paths)
         self.training = False
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) images, or (N, C, L) signals, to the logits of all, (paths, N, classes)."""
-        return self.through(images, lambda layers, x: layers(x))
+    def forward(self, images: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
+        """(N, C, H, W) images, or (N, C, L) signals, to the logits of all, (paths, N, classes), or of some by their
+        numbers, in that order."""
+        return self.through(images, lambda layers, x: layers(x), numbers)
 
-    def through(self, images: Tensor, layers_of: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+    def through(
+        self,
+        images: Tensor,
+        layers_of: Callable[[nn.Module, Tensor], Tensor],
+        numbers: Sequence[int] | None = None,
+    ) -> Tensor:
         """As `forward`, the layers of a node being gone through by a function of them and of what they take."""
+        numbers = range(self.paths) if numbers is None else numbers
+        needed = self._leading_to(set(numbers))
         logits: list[Tensor | None] = [None] * self.paths
         waiting: list[tuple[int, Tensor, Tensor | None]] = [(0, images, None)]
         while waiting:
@@ -227,8 +235,16 @@ class PrefixTree(nn.Module):
             if self.ends[number] is not None:
                 logits[self.ends[number]] = x
             for one in reversed(self.following[number]):
-                waiting.append((one, x, None if self.begins[one] else begun))
-        return torch.stack(logits)
+                if needed[one]:
+                    waiting.append((one, x, None if self.begins[one] else begun))
+        return torch.stack([logits[number] for number in numbers])
+
+    def _leading_to(self, numbers: Collection[int]) -> list[bool]:
+        """Of each node whether one of these subnets goes through it."""
+        needed = [end in numbers for end in self.ends]
+        for number in reversed(range(len(needed))):
+            needed[number] |= any(needed[one] for one in self.following[number])
+        return needed
 
     def costs(self, known: dict[Hashable, np.ndarray]) -> np.ndarray:
         """What each subnet costs, (paths, 3) in the order of COSTS, if no layer of it stands in two places.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nas.profile_view import of_any_size
 from nas.storage.records import Candidate, Constraint, Objective
 
 EVERY = 10.0  # seconds between two plain lines
@@ -47,6 +48,10 @@ class Track:
             print(f"{self.what}: {text}", file=sys.stderr, flush=True)
         self.begun = now
 
+    def again(self, told: int) -> None:
+        """How many of what was done before are being asked for again, to go on from there."""
+        self.prepare("asking again what is known:", told, self.begun_at)
+
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
         if self.bar is not None:
@@ -81,9 +86,16 @@ def in_words(candidate: Candidate, objectives: Sequence[Objective], constraints:
     if candidate.error:
         return f"{candidate.key} failed: {candidate.error[:120]}"
     values = ", ".join(
-        f"{one.name} {candidate.values[one.key]:.4g} {one.unit}".rstrip() for one in objectives
+        " ".join(
+            f"{one.name} {of_any_size(candidate.values[one.key])} {one.unit} {_part(candidate, one.key)}".split()
+        )
+        for one in objectives
     )
     return f"{candidate.key} {values}{'' if candidate.feasible(tuple(constraints)) else ' (infeasible)'}"
+
+
+def _part(candidate: Candidate, key: str) -> str:
+    return candidate.part if key == "accuracy" else ""
 
 
 def duration(seconds: float) -> str:

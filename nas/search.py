@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from nas.devices import Goals, devices_in, goals_on
 from nas.pool import Pool
+from nas.racing import Entrant, race_against
 from nas.stopping import EXHAUSTED, GROWTH, LATE, SPENT, Clock, growth, plateau_in_words
 from nas.storage.records import Candidate, Constraint, Leg, Objective
 from nas.turns import Turns
@@ -37,6 +38,8 @@ class Search:
     plateau: int | None = None  # candidates without growth of the hypervolume after which it ends
     start_from: str | Mapping[str, Any] | None = None  # a run, or {run: digits, architectures: 16}
     per_device: bool = False  # a search for each device, in turns, instead of one for all objectives
+    first_images: int | None = None  # who is beaten for certain on these is scored on no more (nas.racing)
+    measure_again: bool = True  # latencies of the front, once more at its end (nas.again)
 
     def __post_init__(self) -> None:
         for name in ("budget", "seed"):
@@ -50,13 +53,13 @@ class Search:
                 raise ValueError(f"search.seconds is {self.seconds!r}; it must be above 0, or left out")
             if not isinstance(self.seconds, int | float):  # numpy's, which no JSON holds
                 object.__setattr__(self, "seconds", float(self.seconds))
-        if self.plateau is not None:
-            counts = isinstance(self.plateau, Integral) and not isinstance(self.plateau, bool)
-            if not counts or self.plateau < 1:
-                raise ValueError(
-                    f"search.plateau is {self.plateau!r}; it must be at least 1 candidate, or left out"
-                )
-            object.__setattr__(self, "plateau", int(self.plateau))
+        for name, what in (("plateau", "candidate"), ("first_images", "image")):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            if not isinstance(given, Integral) or isinstance(given, bool) or given < 1:
+                raise ValueError(f"search.{name} is {given!r}; it must be at least 1 {what}, or left out")
+            object.__setattr__(self, name, int(given))
         self.source  # noqa: B018 -- refuses what is none
 
     @property
@@ -105,6 +108,10 @@ class Searcher(Protocol):
 
         `violation` is by how much the constraints are broken, 0 if they are kept.
         """
+
+    def expect(self, architectures: Sequence[Architecture]) -> None:
+        """Hear before the first question what was asked before, in whatever order within a round, and will be told
+        again when it is asked again: so a proposal that nothing else follows from need not be made again."""
 
 
 class SearchFailed(RuntimeError):
@@ -179,6 +186,7 @@ def search(
     leg: Leg | None = None,
     clock: Clock | None = None,
     size: float = math.inf,
+    on_again: Callable[[int], None] = lambda told: None,
 ) -> str | None:
     """Evaluate architectures until a rule of the settings ends it, or none are left.
 
@@ -187,6 +195,7 @@ def search(
     ended it undisturbed. Time is looked at after every candidate.
 
     Args:
+        pool: of a race, which the settings may ask for, it gets entrants (`nas.racing.Entrant`).
         searcher: or several that take turns, each with goals of its own; then the plateau is that of all their fronts.
         on_candidate: gets every new candidate as soon as it is recorded.
         stop: asked after every candidate.
@@ -194,6 +203,8 @@ def search(
         leg: what the searcher is told, and what is evaluated, before it is asked; by default nothing.
         clock: goes from the first new evaluation on.
         size: of the space.
+        on_again: gets how many of the candidates that were known the searcher was told again, before each question
+            that is asked again.
 
     Returns:
         What ended it, in words; None if it was stopped.
@@ -217,11 +228,16 @@ def search(
     for before in list(known.values())[: leg.known]:
         hear(architecture_from_json(before.architecture))
     start = [one for one in map(architecture_from_json, leg.start) if one.key not in told]
+    if settings.plateau is None:  # it goes by the order of asking, which candidates do not keep
+        searcher.expect([architecture_from_json(one.architecture) for one in known.values()])
+    before = len(known)
     idle = failures = 0
     while len(told) < settings.budget and idle < IDLE:
         if _levelled(settings.plateau, list(told.values()), leg, [goals for _, goals in parts]):
             return plateau_in_words(settings.plateau)
         left = settings.budget - len(told)
+        if len(told) < before:
+            on_again(len(told))
         asked, start = (start[:left], start[left:]) if start else (searcher.ask(left), [])
         if not asked:
             break
@@ -231,7 +247,7 @@ def search(
             if _late(settings, clock):
                 return LATE
             clock.start()
-        for candidate in _evaluated(new, pool):
+        for candidate in pool.map(_entered(new, settings, here, list(told.values()))):
             late = _late(settings, clock)  # before it is recorded: what is then kept of the time is not less
             known[candidate.key] = memory.add_candidate(run, candidate)
             on_candidate(known[candidate.key])
@@ -306,7 +322,7 @@ class PoolWhenNeeded:
         self.make = make
         self.made: Pool | None = None
 
-    def map(self, architectures: Iterable[Architecture]) -> Iterator[Candidate]:
+    def map(self, architectures: Iterable[Architecture] | Iterable[Entrant]) -> Iterator[Candidate]:
         if several := list(architectures):
             self.made = self.made or self.make()
             yield from self.made.map(several)
@@ -316,6 +332,12 @@ class PoolWhenNeeded:
             self.made.close()
 
 
-def _evaluated(architectures: Sequence[Architecture], pool: Pool) -> Iterator[Candidate]:
-    different = {architecture.key: architecture for architecture in architectures}
-    return pool.map(different.values())
+def _entered(
+    architectures: Sequence[Architecture], settings: Search, goals: Goals, told: Sequence[Candidate]
+) -> list[Architecture] | list[Entrant]:
+    """What a pool evaluates: each once, in a race against what is known if there is to be one."""
+    different = list({architecture.key: architecture for architecture in architectures}.values())
+    if settings.first_images is None:
+        return different
+    race = race_against(settings.first_images, goals, told)
+    return [Entrant(architecture, race) for architecture in different]

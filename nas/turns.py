@@ -31,3 +31,8 @@ class Turns:
             if asked := searcher.ask(count):
                 return asked
         return []
+
+    def expect(self, architectures: Sequence[Architecture]) -> None:
+        """Hear what was asked before, by whichever of them."""
+        for searcher, _ in self.parts:
+            searcher.expect(architectures)

@@ -120,11 +120,11 @@ def test_another_searcher_goes_on_from_what_is_there_and_the_report_says_so(copi
     assert [leg["known"] for leg in told["legs"]] == [0, 10] and told["message"] == "its budget is spent"
 
 
-def test_a_leg_of_before_there_were_several_devices_goes_on_as_it_is(copied):
+def test_a_leg_of_before_there_were_several_devices_and_races_goes_on_as_it_is(copied):
     with Store(copied.store_url) as store:
         run, [leg] = store.run("tiny"), store.legs("tiny")
         settings = json.loads(leg.settings)
-        assert settings.pop("per_device") is False
+        assert settings.pop("per_device") is False and settings.pop("first_images") is None
         store.extend_run(run, replace(leg, settings=json.dumps(settings, sort_keys=True)))
 
     assert main(["run", *copied.arguments, "-o", "search.budget=11"]) == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from random import Random
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from nas.pareto import hypervolume
 from nas.rank_statistics import tau
 from nas.search import Search, make_searcher
 from nas.searchers.age_moea import curvature, intercepts
-from nas.searchers.linas import Goal
+from nas.searchers.linas import LINAS, Goal
 from nas.searchers.moves import Moves
 from nas.searchers.ranks import ranks
 from nas.searchers.rounds import Told
@@ -138,18 +139,74 @@ def test_a_known_predictor_helps_even_where_it_is_off_and_a_wrong_one_does_no_ha
     assert reached(cost=wrong) > 0.97 * without
 
 
+def test_what_is_known_is_asked_again_without_predicting_it_again(monkeypatch):
+    luck, predicted, fit = Random(0), [], LINAS._fit
+    monkeypatch.setattr(LINAS, "_fit", lambda self, *given: predicted.append(self) or fit(self, *given))
+    settings = Search(searcher="linas", seed=3)
+    searcher, again = (make_searcher(settings, NAMES, 2) for _ in range(2))
+
+    def answer(one, asked) -> None:
+        [[loss, cost]] = true_losses(np.array([NAMES.encode(one)]))
+        asked.tell(one, [loss, cost], max(0.0, cost / 3 - 1))
+
+    known = []
+    for _ in range(14):
+        together = searcher.ask(100)
+        for one in together:
+            answer(one, searcher)
+        known += luck.sample(together, len(together))  # recorded as workers come to an end
+    again.expect(known)
+    told = 0
+    while told < len(known):
+        for one in again.ask(3):
+            told += 1
+            answer(one, again)
+
+    assert len(known) == 16 + 13 * 4 and searcher.ask(100) == again.ask(100)
+    assert predicted == [searcher] * 14 + [again]
+
+
+def test_a_part_of_a_round_that_is_known_is_asked_for_with_the_rest():
+    settings = Search(searcher="linas", seed=3)
+    searcher, again = (make_searcher(settings, NAMES, 2) for _ in range(2))
+    rounds = []
+    for _ in range(4):
+        rounds.append(searcher.ask(100))
+        for one in rounds[-1]:
+            searcher.tell(one, true_losses(np.array([NAMES.encode(one)]))[0])
+
+    again.expect([one for together in rounds for one in together][:-2])
+
+    for together in rounds:
+        assert again.ask(100) == together
+        for one in together:
+            again.tell(one, true_losses(np.array([NAMES.encode(one)]))[0])
+
+
 @pytest.mark.alone
-def test_a_proposal_takes_less_than_a_second_with_ten_thousand_known():
-    searcher, large = make_searcher(Search(searcher="linas"), space(), 2), space()
+@pytest.mark.parametrize(
+    ("decisions", "objectives", "limited"),
+    [(12, 2, False), (12, 2, True), (40, 4, True)],
+    ids=["free", "limited", "four objectives"],
+)
+def test_a_proposal_takes_less_than_a_second_with_ten_thousand_known(decisions, objectives, limited):
     random = np.random.default_rng(0)
-    for row in np.unique(Moves(large).draw(10_000, random), axis=0):
-        searcher.tell(large.decode(row.tolist()), [-float(row.sum()), float((row**2).sum())])
+    large = CategoricalSpace({f"layer {n}": [1, 2, 3, 4, 5] for n in range(decisions)})
+    searcher = make_searcher(Search(searcher="linas"), large, objectives)
+    rows = np.unique(Moves(large).draw(10_000, random), axis=0)
+    options = random.normal(size=(objectives, decisions, 6))
+    losses = np.stack([one[np.arange(decisions), rows].sum(axis=1) for one in options], axis=1)
+    beyond = losses[:, -1] - np.quantile(losses[:, -1], 0.3)
+    for row, some, far in zip(rows, losses, beyond, strict=True):
+        searcher.tell(large.decode(row.tolist()), some, max(float(far), 0.0) if limited else 0.0)
     searcher.ask(1)  # hears of all that
 
-    begun = time.process_time()
-    searcher.propose()
+    def seconds() -> float:
+        begun = time.thread_time()
+        searcher.propose()
+        return time.thread_time() - begun
 
-    assert time.process_time() - begun < 1
+    assert min(seconds() for _ in range(3)) < 1
 
 
 @pytest.mark.parametrize(("setting", "value"), [("first", 1), ("batch", 0), ("batch", 2.5), ("first", True)])
@@ -210,7 +267,7 @@ def test_predictions_are_right_within_their_deviations(which):
     if which == "product":
         process, _ = fit_product(x[:250], noisy[:250], features.groups)
     else:
-        process = fit_pairs(x[:250], noisy[:250], features.decisions)
+        process = fit_pairs(x[:250], noisy[:250], features.decisions, features.spectrum(rows[:250]))
 
     mean, deviation = process.mean_and_deviation(x[250:])
     drawn = process.draws(x[250:], random.standard_normal((2000, len(x) - 250)))

@@ -14,7 +14,7 @@ from dashboard.app import page
 from dashboard.reader import Reader
 from nas.cli import main
 from nas.experiment import Busy, lock
-from nas.library import CategoricalSpace, SearchFailed, ask_tell
+from nas.library import CategoricalSpace, SearchFailed, ask_tell, search
 from nas.storage.store import Store
 from tests.conftest import write_experiment
 from tests.own_search import GOALS, SIX, evaluate, found_by, keys, raising, run_script
@@ -38,7 +38,7 @@ KILLED += "import math\n" + inspect.getsource(evaluate)
 KILLED += "search(space, deadly, GOALS, sys.argv[3], 48, store=sys.argv[1], quiet=True)"
 
 
-@pytest.mark.parametrize("searcher", ["nsga2", "regularised_evolution"])
+@pytest.mark.parametrize("searcher", ["nsga2", "regularised_evolution", "linas"])
 def test_a_search_that_is_killed_and_called_again_is_an_uninterrupted_one(searcher, tmp_path):
     store = str(tmp_path / "nas.db")
     for lives in (0, 9, 20):
@@ -56,6 +56,18 @@ def test_a_search_that_is_killed_and_called_again_is_an_uninterrupted_one(search
         (one.key, one.values) for one in undisturbed.candidates
     ]
     assert counted == keys(undisturbed)[29:]
+
+
+def test_while_it_is_asked_again_what_is_known_progress_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nas.progress.EVERY", 0.0)
+    store = str(tmp_path / "nas.db")
+    search(SIX, evaluate, GOALS, "nsga2", 24, store=store)
+    first = capsys.readouterr().err
+
+    search(SIX, evaluate, GOALS, "nsga2", 30, store=store)
+
+    assert "asking again" not in first
+    assert "searching: asking again what is known: 0/24\n" in capsys.readouterr().err
 
 
 def test_a_larger_budget_goes_on_and_a_finished_search_evaluates_nothing(tmp_path):

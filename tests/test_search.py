@@ -15,7 +15,7 @@ import pytest
 from nas.pool import HerePool
 from nas.search import FAILURES, Search, SearchFailed, make_searcher, search, tell
 from nas.searchers import SEARCHERS
-from nas.stopping import EXHAUSTED, GROWTH, LATE, SPENT, Clock, growth
+from nas.stopping import EXHAUSTED, GROWTH, LATE, SPENT, Clock, course, growth
 from nas.storage.records import Candidate, Constraint, Leg
 from search_spaces import Architecture
 from tests.synthetic import OBJECTIVES, candidate, small_space, space
@@ -157,6 +157,17 @@ def test_a_larger_budget_goes_on_from_what_is_known(name):
     assert in_two.keys == at_once.keys
 
 
+@pytest.mark.parametrize("name", ["nsga2", "linas"])
+def test_how_much_is_asked_again_is_said_before_each_question(name):
+    memory, said = Memory(), []
+    carry_out(memory, name, budget=24, on_again=said.append)
+    assert not said
+
+    carry_out(memory, name, budget=30, on_again=said.append)
+
+    assert said[0] == 0 and said == sorted(set(said)) and said[-1] < 24 and len(said) > 1
+
+
 @every_searcher
 def test_results_that_come_in_another_order_lead_to_the_same_candidates(name):
     in_order, shuffled = Memory(), Memory()
@@ -269,6 +280,20 @@ def test_there_is_no_plateau_before_anything_keeps_the_constraints():
     assert growth(found, OBJECTIVES[:2], (), 30) == 1
     assert growth([*found, *found], OBJECTIVES[:2], (), 30) == 0
     assert 0 <= growth(found, OBJECTIVES[:2], (), 20) <= 1
+
+
+def test_the_course_of_a_front_never_falls_and_says_what_growth_says():
+    random = Random(2)
+    found = [candidate(SPACE.sample(random)) for _ in range(30)]
+    found[3] = replace(found[3], values={}, error="failed")
+
+    reached = course(found, OBJECTIVES[:2], LIMITS)
+
+    assert reached == sorted(reached) and reached[-1] == 1 and len(set(reached)) > 2
+    for last in (1, 7, 20, 29):
+        assert 1 - reached[-last - 1] == pytest.approx(growth(found, OBJECTIVES[:2], LIMITS, last))
+    assert course(found, OBJECTIVES[:2], [Constraint("macs", max=1.0)]) == [0.0] * 30
+    assert course([], OBJECTIVES[:2]) == []
 
 
 def test_growth_is_a_share_that_units_do_not_change():

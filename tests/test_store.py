@@ -210,6 +210,23 @@ def test_what_a_candidate_lacks_is_added_and_what_it_has_stays(store):
     )
 
 
+def test_an_accuracy_on_a_part_of_the_images_says_so_until_that_on_all_takes_its_place(store):
+    partly = candidate(
+        "k1", values={"accuracy": 90.0, "macs": 9.0}, intervals={"accuracy": (88.0, 92.0)}, scored=(50, 400)
+    )
+    added = store.add_candidate("digits", partly)
+    assert store.candidates("digits") == [added] and added.part == "on the first 50 of 400"
+    store.complete_candidate("digits", candidate("k1", values={"parameters": 7.0}, intervals={}))
+    [still] = store.candidates("digits")
+    assert not still.whole and still.values == {"accuracy": 90.0, "macs": 9.0, "parameters": 7.0}
+
+    store.complete_candidate("digits", candidate("k1", values={"accuracy": 89.0, "macs": 8.0}, intervals={}))
+
+    [found] = store.candidates("digits")
+    assert found.whole and (found.scored, found.part, found.intervals) == ((400, 400), "", {})
+    assert found.values == {"accuracy": 89.0, "macs": 9.0, "parameters": 7.0}
+
+
 def test_a_candidate_whose_lack_cannot_be_measured_has_failed(store):
     store.add_candidate("digits", candidate("k1"))
 

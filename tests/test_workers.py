@@ -28,10 +28,11 @@ from nas.evaluation import space_of
 from nas.experiment import Opened, open_run, search_run, train_run, training_parts
 from nas.hardware.timing import TURNS
 from nas.pool import shared_out
+from nas.racing import unsettled
 from nas.storage.records import Candidate
 from nas.storage.store import Store
 from nas.together import beginning
-from search_spaces import Architecture
+from search_spaces import Architecture, read_skeleton
 from supernets import checkpoint
 from supernets.training import Diverged, average_gradients
 from tests.conftest import TINY, write_experiment
@@ -230,6 +231,31 @@ def test_a_search_on_workers_finds_what_one_process_finds_even_if_a_worker_is_ki
     here, there = found
     assert there == here
     assert len(here) == 24
+
+
+@pytest.mark.parametrize("cost", ["macs", pytest.param("latency", marks=pytest.mark.slow)])
+def test_a_race_on_workers_is_that_of_one_process(cost, cluster, tmp_path):
+    from workers.pool import pool_on_workers
+
+    space = json.dumps({**read_skeleton("tiny"), "resolution": 16})
+    race = [
+        "search.first_images=150",
+        "data.validation=800",
+        f"space={space}",
+        f"objectives=[accuracy, {cost}]",
+    ]
+    found = []
+    for folder, make in (("here", None), ("there", pool_on_workers(cluster)))[cost == "latency" :]:
+        with new_run(tmp_path / folder, "training.epochs=4", *race) as opened:
+            train_run(opened, never)
+            assert search_run(opened, never, make)
+            candidates = opened.store.candidates("certain", with_latency=True)
+            found.append([outcome(one) for one in candidates])
+
+    assert found[-1] == found[0]
+    assert sum(not one.whole for one in candidates) >= 3
+    assert unsettled(candidates, opened.experiment.goals) == []
+    assert all(("latency_ms" in one.latencies) == (cost == "latency") for one in candidates)
 
 
 def test_landmarks_that_workers_train_predict_what_those_of_one_process_do(cluster, tmp_path):
@@ -436,6 +462,8 @@ def test_networks_go_to_the_node_of_a_device_and_its_records_come_back(cluster, 
         import ray
 
         pool = pool_on_workers(cluster)(opened)
+        if not opened.experiment.far:  # what is measured again is not there
+            return pool
         [far] = pool.far
         places.extend(ray.get(far.workers[0].evaluator.work.remote(node_of_each, [None])))
         return pool
@@ -454,7 +482,7 @@ def test_networks_go_to_the_node_of_a_device_and_its_records_come_back(cluster, 
             assert search_run(opened, never, make_pool)
         found = store.candidates("tiny", with_latency=True)
 
-    assert places == [node]
+    assert places == [node] and {key for one in found for key in one.again} == {"latency_ms@here"}
     assert len(found) == 6 and not any(one.error for one in found)
     for one in found:
         record = one.latencies["latency_ms@board"]

@@ -4,8 +4,9 @@ What the work raises is its outcome. A worker that dies is nobody's outcome: its
 another. A worker that cannot start ends the search.
 
 Latency is measured by one worker of each host, and only while no other of ours does anything: architectures
-go in rounds, first everything else is measured of a round, by all, then its latency, of several in turns. Where
-nothing is measured so, outcomes may come as they are ready: the trials of a health report do.
+go in rounds, first everything else is measured of a round, by all, then its latency, of several in turns; in a race
+(nas.racing) the other way round. Where nothing is measured so, outcomes may come as they are ready: the trials of a
+health report do.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 from nas.hardware.timing import TURNS
 from nas.own_evaluator import OwnEvaluator
 from nas.pool import Item, Outcome, Pool, shared_out
+from nas.racing import Entrant
 from nas.storage.records import Candidate
 from search_spaces import Architecture
 from workers.cluster import (
@@ -55,12 +57,20 @@ def pool_on_workers(cluster: Cluster) -> Callable[..., Pool]:
 
     def make_pool(opened) -> Pool:
         from nas.evaluation import measures_of
-        from nas.together import beginning, evaluate_loud, evaluate_quiet
+        from nas.together import after_quiet, beginning, evaluate_loud, evaluate_quiet, race_loud, race_quiet
 
         prepare = partial(
             prepare_bench, sendable(opened.experiment), str(opened.supernet_file), opened.splits.fingerprint
         )
         quiet = any(measure.quiet for measure in measures_of(opened.experiment))
+        if opened.experiment.search.first_images is not None:
+            works = [race_loud] + quiet * [race_quiet]
+            own = {
+                "alike": _beginning,
+                "failed": _failed_entrant,
+                "after_quiet": after_quiet if quiet else None,
+            }
+            return WorkerPool(cluster, prepare, *works, **own)
         works = [evaluate_loud] + quiet * [evaluate_quiet]
         pool = WorkerPool(cluster, prepare, *works, alike=beginning)
         if not opened.experiment.far:
@@ -138,6 +148,16 @@ def _on_the_same_images(bench, fingerprint: str):
 
 def failed_candidate(architecture: Architecture, why: str) -> Candidate:
     return Candidate(architecture.key, architecture.to_json(), error=why)
+
+
+def _failed_entrant(entrant: Entrant, why: str) -> Candidate:
+    return failed_candidate(entrant.architecture, why)
+
+
+def _beginning(entrant: Entrant) -> str:
+    from nas.together import beginning
+
+    return beginning(entrant.architecture)
 
 
 @dataclass(frozen=True)
@@ -222,6 +242,8 @@ class WorkerPool(Generic[Item, Outcome]):
         resources: what a worker takes, and there is one alone; by default all workers of the cluster, with what it
             says.
         turns: `loud` measures several items at once, in turns; not `in_order`.
+        after_quiet: what `quiet` measures comes first, and this makes of an item and that what `loud` gets, which then
+            measures all else of it.
 
     Raises:
         WorkersFailed: a worker cannot start; the message says where and why.
@@ -241,8 +263,10 @@ class WorkerPool(Generic[Item, Outcome]):
         alike: Callable[[Item], str] | None = None,
         resources: Mapping[str, float] | None = None,
         turns: bool = False,
+        after_quiet: Callable[[Item, Outcome], Item] | None = None,
     ):
         assert in_order or quiet is None
+        assert quiet is not None or after_quiet is None
         assert not turns or (not in_order and timeout is None)
         assert timeout is None or (quiet is None and alike is None)
         assert in_order or alike is None
@@ -251,7 +275,7 @@ class WorkerPool(Generic[Item, Outcome]):
         self.loud = loud if alike or turns else partial(one_by_one, loud)
         self.quiet = quiet
         self.failed, self.in_order, self.stop = failed, in_order, stop
-        self.resources, self.turns = resources, turns
+        self.resources, self.turns, self.after_quiet = resources, turns, after_quiet
         self.workers: list[Worker] = []
         self.deaths: Counter[str] = Counter()  # by key of the item
         try:
@@ -270,21 +294,31 @@ class WorkerPool(Generic[Item, Outcome]):
             yield from self._each(self._turns(items) if self.turns else _alone(items), self.loud, self._all)
 
     def _in_rounds(self, waiting: list[Item]) -> Iterator[Outcome]:
-        from nas.evaluation import merge
-
         places = {one.key: place for place, one in enumerate(waiting)}
         waiting = waiting if self.alike is None else sorted(waiting, key=self.alike)
         while waiting:
             size = ROUND * len(self.workers)
             together, waiting = waiting[:size], waiting[size:]
-            found = {one.key: one for one in self._each(self._portions(together), self.loud, self._all)}
+            found = self._loud_first(together) if self.after_quiet is None else self._quiet_first(together)
             if len(found) < len(together):
                 return  # it was stopped
-            if self.quiet is not None:
-                measurable = [one for one in together if found[one.key].error is None]
-                for candidate in self._each(self._turns(measurable), self.quiet, self._meters):
-                    found[candidate.key] = merge(found[candidate.key], candidate)
             yield from sorted(found.values(), key=lambda one: places[one.key])
+
+    def _loud_first(self, together: list[Item]) -> dict[str, Outcome]:
+        from nas.evaluation import merge
+
+        found = {one.key: one for one in self._each(self._portions(together), self.loud, self._all)}
+        if len(found) == len(together) and self.quiet is not None:
+            measurable = [one for one in together if found[one.key].error is None]
+            for candidate in self._each(self._turns(measurable), self.quiet, self._meters):
+                found[candidate.key] = merge(found[candidate.key], candidate)
+        return found
+
+    def _quiet_first(self, together: list[Item]) -> dict[str, Outcome]:
+        timed = {one.key: one for one in self._each(self._turns(together), self.quiet, self._meters)}
+        failed = {key: one for key, one in timed.items() if one.error is not None}
+        told = [self.after_quiet(one, timed[one.key]) for one in together if one.key in timed.keys() - failed]
+        return failed | {one.key: one for one in self._each(self._portions(told), self.loud, self._all)}
 
     def _portions(self, items: list[Item]) -> list[list[Item]]:
         return _alone(items) if self.alike is None else shared_out(items, len(self.workers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nas.devices import TIMED, on
+from nas.profile_view import significant
 
 
 def readme(card: dict[str, Any]) -> str:
@@ -79,8 +80,9 @@ def _latency(card: dict[str, Any]) -> str:
     settings = record["settings"]
     how = f"{record['device']}, {settings.get('threads', 1)} thread(s), batch {settings.get('batch', 1)}"
     disturbed = ", disturbed by other work on that machine" if record["contended"] else ""
+    interval = f"{significant(low)} to {significant(high)}"
     return (
-        f"| latency{where}, measured | {value:.3f} ms (median; 95 % interval {low:.3f} to {high:.3f}; {how}, "
+        f"| latency{where}, measured | {significant(value)} ms (median; 95 % interval {interval}; {how}, "
         f"{record['clock']} clock, {record['processor']}{disturbed}) |\n"
     )
 

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """A value in the objective's unit, its 95 % interval if it is uncertain, and the record behind it."""
+    """A value in the objective's unit, its 95 % interval if it is uncertain, and the record behind it.
+
+    `scored` is of an accuracy on a part of the images: on how many, and of how many.
+    """
 
     value: float
     interval: tuple[float, float] | None = None
     latency: Latency | None = None
+    scored: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

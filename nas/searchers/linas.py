@@ -39,7 +39,9 @@ EXAMPLES = 6  # below so many successes there is nothing to predict from
 
 
 class LINAS(Rounds):
-    """
+    """A round follows from the seed and from what was told before it, in whatever order, and not from the proposals
+    that led there: those that a search asked before it was stopped are taken as they are.
+
     Args:
         first: architectures that are measured before anything is predicted: the ends of the space, and others
             with every option equally often. What is told before the first question stands for some of them.
@@ -48,10 +50,10 @@ class LINAS(Rounds):
 
     def __init__(self, space: SearchSpace, objectives: int, seed: int = 0, first: int = 16, batch: int = 4):
         super().__init__(space, objectives, seed)
+        self.seed = seed
         self.first = count_setting("first", first, 2)
         self.batch = count_setting("batch", batch, 1)
         self.told = self.nothing()
-        self.begun = False
         self.features = Features(space)
         self.surrogates = [Surrogate(self.features) for _ in range(objectives)]
         self.limit = Surrogate(self.features)  # of how far the constraints are from being broken
@@ -68,13 +70,22 @@ class LINAS(Rounds):
         self.surrogates[objective].known = losses
 
     def learn(self, told: Told) -> None:
-        self.told = self.told + told
+        order = sorted(range(len(told)), key=lambda number: told.rows[number].tolist())
+        self.told = self.told + told[np.array(order, np.int64)]
+
+    def due(self) -> int | None:
+        if self.rounds:
+            return self._count
+        return None if len(self.told) else self.first
+
+    @property
+    def _count(self) -> int:
+        return max(self.batch, len(self.told) // GROWTH)
 
     def propose(self) -> tuple[np.ndarray, int]:
-        count = max(self.batch, len(self.told) // GROWTH)
+        self.random, count = np.random.default_rng([self.seed, len(self.told)]), self._count
         measured = np.isfinite(self.told.violations)
-        if not self.begun:
-            self.begun = True
+        if not self.rounds:
             design = self.moves.design(self.first, self.told.rows[measured], self.random)
             if len(design):
                 return design, len(design)
@@ -93,7 +104,7 @@ class LINAS(Rounds):
         self.elite = there[np.argsort(ranks(there), kind="stable")[:64]]
         self.limited = bool((self.told.violations > 0).any())
         if self.limited:
-            there = self._examples(self.told)
+            there = there if measured.all() else self._examples(self.told)
             self._fit_limit(there.rows, there.violations)
 
     def _fit_limit(self, rows: np.ndarray, violations: np.ndarray) -> None:
@@ -101,15 +112,15 @@ class LINAS(Rounds):
         0. There what is predicted takes its place, and the fit is repeated: expectation-maximisation for
         censored values (Tobin, Econometrica 26, 1958), cut short."""
         margins, kept = _margins(violations), violations <= 0
-        for _ in range(CENSORED):
-            self.limit.fit(rows, margins, Scale.plain(margins))
+        for number in range(CENSORED):
+            self.limit.fit(rows, margins, Scale.plain(margins), again=number > 0)
             margins[kept] = np.minimum(self.limit.mean(rows[kept]), LEAST_MARGIN)
 
     def _examples(self, told: Told) -> Told:
         """The first fronts, and some of the rest."""
         if len(told) <= KNOWN:
             return told
-        order = np.argsort(ranks(told), kind="stable")
+        order = np.argsort(ranks(told, KNOWN // 2), kind="stable")
         rest = self.random.permutation(order[KNOWN // 2 :])[: KNOWN - KNOWN // 2]
         return told[np.sort(np.concatenate([order[: KNOWN // 2], rest]))]
 

@@ -138,10 +138,10 @@ class Asked:
         found = self.new(rows)[:count]
         if len(found) < count and len(self.rows) + len(found) < self.moves.space.size:
             found = self.new(np.concatenate([found, self.moves.draw(TRIES, random)]))[:count]
-        start = 0
+        start, before = 0, np.array(sorted(row.tolist() for row in self.rows), np.int64)
         while len(found) < count and len(self.rows) + len(found) < self.moves.space.size:
             # whatever is left has a neighbour among what is known
-            known = np.array([*self.rows, *found], np.int64)
+            known = np.concatenate([before.reshape(-1, found.shape[1]), found])
             if start >= len(known):
                 break
             near = self.moves.neighbours(known[start : start + STEPS])

@@ -24,6 +24,8 @@ from nas.rank_statistics import tau
 from search_spaces import SearchSpace
 
 STEPS = 15  # of the optimiser of the weights
+MANY, FEWER = 256, 6  # from so many examples on it begins with a third of them, and takes fewer steps
+AGAIN = 3  # steps, where it begins with weights for almost the same
 LEAST_NOISE = 1e-4  # in variances of what is predicted
 BEYOND = 2.0  # by so much the scores of ranks go beyond those of what was measured
 FAR = 4.0  # interquartile ranges above the median beyond which bad values are cut off
@@ -51,12 +53,24 @@ class Features:
         self.groups = np.concatenate([self.places, more]).astype(
             np.int64
         )  # of each column, which weight it has
+        self._spectrum: tuple[np.ndarray, Spectrum] | None = None
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(n, columns): rows with different options of a decision are 1 apart in it."""
         chosen = (rows[:, self.places] == self.options) * np.sqrt(0.5)
         numbers = rows[:, self.ordered]
         return np.concatenate([chosen, np.where(numbers > 0, (numbers - 1) / self.steps, 0.5)], axis=1)
+
+    def spectrum(self, rows: np.ndarray) -> Spectrum:
+        """Of what ridge regression takes for the covariance of rows; that of the last ones is kept, since several
+        losses of the same rows are predicted."""
+        if self._spectrum is None or not np.array_equal(self._spectrum[0], rows):
+            features = self(rows)
+            self._spectrum = rows, np.linalg.eigh(PairsKernel(self.decisions)(features, features))
+        return self._spectrum[1]
+
+
+Spectrum = tuple[np.ndarray, np.ndarray]  # eigenvalues, (n,), and their vectors, (n, n)
 
 
 # -- kernels -----------------------------------------------------------------------------------
@@ -110,12 +124,12 @@ class Process:
     """
 
     def __init__(self, features: np.ndarray, targets: np.ndarray, kernel: Kernel, scale: float, noise: float):
-        from scipy.linalg import cho_factor, cho_solve
+        from scipy.linalg import cholesky
 
         self.features, self.kernel, self.scale, self.noise = features, kernel, scale, noise
         covariance = scale * kernel(features, features) + noise * np.eye(len(features))
-        self.factor = cho_factor(covariance, lower=True)
-        inverse = cho_solve(self.factor, np.eye(len(features)))
+        self.factor = cholesky(covariance, lower=True)
+        inverse = _inverse(self.factor)
         self.dual = inverse @ targets
         self.left_out = targets - self.dual / np.diag(inverse)  # (n,): each predicted by the others
 
@@ -138,7 +152,7 @@ class Process:
         from scipy.linalg import solve_triangular
 
         across = self.scale * self.kernel(features, self.features)
-        return across, solve_triangular(self.factor[0], across.T, lower=True, check_finite=False)
+        return across, solve_triangular(self.factor, across.T, lower=True, check_finite=False)
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
@@ -150,6 +164,16 @@ def _root(covariance: np.ndarray) -> np.ndarray:
         return vectors * np.sqrt(np.maximum(values, 0))
 
 
+def _inverse(factor: np.ndarray) -> np.ndarray:
+    """Of the matrix whose lower Cholesky factor it is, (n, n); a third of the work of solving for it."""
+    from scipy.linalg.lapack import dpotri
+
+    lower = dpotri(factor, lower=True)[0]
+    inverse = lower + lower.T
+    np.fill_diagonal(inverse, np.diag(lower))
+    return inverse
+
+
 def fit_product(
     features: np.ndarray, targets: np.ndarray, groups: np.ndarray, start: np.ndarray | None = None
 ) -> tuple[Process, np.ndarray]:
@@ -157,12 +181,12 @@ def fit_product(
 
     Args:
         groups: (columns,): which weight each column has.
-        start: where to begin, as returned before.
+        start: where to begin, as returned before for almost the same targets.
 
     Returns:
         The process, and logarithms of its scale, its noise and its weights.
     """
-    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    from scipy.linalg import LinAlgError, cholesky
     from scipy.optimize import minimize
 
     several = int(groups.max()) + 1 if len(groups) else 0
@@ -176,33 +200,39 @@ def fit_product(
         scaled = features * np.sqrt(member @ weights)
         kernel = scale * np.exp(-_squares(scaled, scaled))
         try:
-            factor = cho_factor(kernel + noise * identity, lower=True, check_finite=False)
+            factor = cholesky(kernel + noise * identity, lower=True, check_finite=False)
         except LinAlgError:
             return 1e10, np.zeros_like(logs)
-        inverse = cho_solve(factor, identity, check_finite=False)
+        inverse = _inverse(factor)
         dual = inverse @ targets
         off = (logs - centre) / spread
-        value = 0.5 * targets @ dual + np.log(np.diag(factor[0])).sum() + 0.5 * (off**2).sum()
+        value = 0.5 * targets @ dual + np.log(np.diag(factor)).sum() + 0.5 * (off**2).sum()
         slope = inverse - np.outer(dual, dual)
         mixed = slope * kernel
         columns = mixed.sum(axis=1) @ scaled**2 - ((mixed @ scaled) * scaled).sum(axis=0)
         parts = [0.5 * mixed.sum(), 0.5 * np.exp(logs[1]) * np.trace(slope)]
         return value, np.concatenate([parts, -(member.T @ columns)]) + off / spread
 
-    begun = centre if start is None else start
+    if start is None and len(targets) >= MANY:
+        begun, steps = fit_product(features[::3], targets[::3], groups)[1], FEWER
+    else:
+        begun, steps = (centre, STEPS) if start is None else (start, AGAIN)
     limits = [(low - 4 * wide, low + 4 * wide) for low, wide in zip(centre, spread, strict=True)]
     found = minimize(
-        unlikeliness, begun, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": STEPS}
+        unlikeliness, begun, jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": steps}
     ).x
     kernel = ProductKernel(np.sqrt(member @ np.exp(found[2:])))
     process = Process(features, targets, kernel, np.exp(found[0]), np.exp(found[1]) + LEAST_NOISE)
     return process, found
 
 
-def fit_pairs(features: np.ndarray, targets: np.ndarray, decisions: int) -> Process:
-    """Ridge regression on options and pairs of options, the penalty that is most likely."""
-    kernel = PairsKernel(decisions)
-    values, vectors = np.linalg.eigh(kernel(features, features))
+def fit_pairs(features: np.ndarray, targets: np.ndarray, decisions: int, spectrum: Spectrum) -> Process:
+    """Ridge regression on options and pairs of options, the penalty that is most likely.
+
+    Args:
+        spectrum: of the features' rows, `Features.spectrum`.
+    """
+    kernel, (values, vectors) = PairsKernel(decisions), spectrum
     values, along = np.maximum(values, 0), (vectors.T @ targets) ** 2
 
     def unlikeliness(ratio: float) -> tuple[float, float]:
@@ -296,7 +326,7 @@ def _skewness(values: np.ndarray) -> float:
 
 
 class Surrogate:
-    """The predictor of one objective; fitted again, it begins with the weights that it had.
+    """The predictor of one objective.
 
     Args:
         known: what is said of the objective without measuring it: of rows (n, decisions) their losses, (n,). By what
@@ -307,7 +337,14 @@ class Surrogate:
         self.features, self.known = features, known
         self.logs: dict[bool, np.ndarray] = {}
 
-    def fit(self, rows: np.ndarray, losses: np.ndarray, scale: Scale | None = None) -> None:
+    def fit(
+        self, rows: np.ndarray, losses: np.ndarray, scale: Scale | None = None, again: bool = False
+    ) -> None:
+        """
+        Args:
+            again: begin with the weights that it had, of almost the same losses of the same rows.
+        """
+        self.logs = self.logs if again else {}
         self.scale = scale or self._scale(rows, losses)
         targets = self.scale.there(losses)
         fits = self._fits(rows, targets, based=False)
@@ -317,10 +354,10 @@ class Surrogate:
 
     def _scale(self, rows: np.ndarray, losses: np.ndarray) -> Scale | RankScale:
         """The one on which those left out are ranked better."""
-        features = self.features(rows)
+        features, spectrum = self.features(rows), self.features.spectrum(rows)
 
         def agreement(scale: Scale | RankScale) -> float:
-            fitted = fit_pairs(features, scale.there(losses), self.features.decisions)
+            fitted = fit_pairs(features, scale.there(losses), self.features.decisions, spectrum)
             return tau(fitted.left_out, losses) or 0.0
 
         return max((Scale.of(losses), RankScale.of(losses)), key=agreement)
@@ -350,7 +387,7 @@ class Surrogate:
         centre, unit = (float(off.mean()), float(off.std()) or 1.0) if based else (0.0, 1.0)
         off, features = (off - centre) / unit, self.features(rows)
         product, self.logs[based] = fit_product(features, off, self.features.groups, self.logs.get(based))
-        pairs = fit_pairs(features, off, self.features.decisions)
+        pairs = fit_pairs(features, off, self.features.decisions, self.features.spectrum(rows))
         return [
             Fitted(one, based, centre, unit, base + centre + unit * one.left_out) for one in (product, pairs)
         ]

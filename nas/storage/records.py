@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from math import ceil
@@ -183,6 +183,29 @@ class Candidate:
     seconds: float = 0.0  # how long the evaluation took
     created: str = field(default_factory=now)
     number: int = 0  # its place in the run, from 1; given by the store
+    # images that its accuracy is of, and how many there are, where that was a part at first (nas.racing)
+    scored: tuple[int, int] | None = None
+    # by key, what a second measurement said, with its 95 % interval: of those on the front (nas.again)
+    again: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    @property
+    def second(self) -> Candidate:
+        """The candidate with what was measured again in place of what was measured at first."""
+        values = {key: value for key, (value, _, _) in self.again.items()}
+        intervals = {key: (low, high) for key, (_, low, high) in self.again.items()}
+        return replace(
+            self, values={**self.values, **values}, intervals={**self.intervals, **intervals}, again={}
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether its accuracy, if it has one, is of all images."""
+        return self.scored is None or self.scored[0] == self.scored[1]
+
+    @property
+    def part(self) -> str:
+        """On how many images its accuracy is, in words; nothing where that is on all."""
+        return "" if self.whole else f"on the first {self.scored[0]:,} of {self.scored[1]:,}"
 
     @property
     def latency(self) -> Latency | None:

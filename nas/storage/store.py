@@ -52,6 +52,12 @@ from nas.storage.schema import (
     trials,
 )
 
+_PARTIAL = (
+    "accuracy",
+    "accuracy/scored",
+    "accuracy/images",
+)  # rows of an accuracy that was on a part of the images
+_AGAIN = "again/"  # before the key of what was measured a second time
 ONE_DEVICE = "latency_ms"  # the key of a record in stores of before version 4
 
 
@@ -188,8 +194,9 @@ class Store:
         return replace(candidate, number=number)
 
     def complete_candidate(self, run: str, measured: Candidate) -> None:
-        """Add the values that a candidate had not been measured in; those that it has stay. If these could not be
-        measured, it has failed from now on."""
+        """Add the values that a candidate had not been measured in; those that it has stay, but an accuracy on a part
+        of the images, in place of which comes that on all. If these could not be measured, it has failed from now
+        on."""
         with self._write_run(run) as (connection, run_id):
             known = _candidates(connection, run_id, candidates.c.key == measured.key, with_latency=True)
             assert known, f"run {run} has no candidate {measured.key}"
@@ -197,10 +204,35 @@ class Store:
             changed = {"error": measured.error, "seconds": known[0].seconds + measured.seconds}
             this = (candidates.c.run_id == run_id) & (candidates.c.number == known[0].number)
             connection.execute(update(candidates).where(this).values(changed))
-            rows = [row for row in _measurement_rows(measured) if row["key"] not in known[0].values]
+            have = set(known[0].values)
+            if not known[0].whole and _PARTIAL[0] in measured.values:
+                _, images = known[0].scored
+                measured = replace(measured, scored=(images, images))
+                this = (measurements.c.run_id == run_id) & (measurements.c.number == known[0].number)
+                connection.execute(delete(measurements).where(this, measurements.c.key.in_(_PARTIAL)))
+                have -= set(_PARTIAL)
+            rows = [row for row in _measurement_rows(measured) if row["key"] not in have]
             _insert(connection, measurements, [place | row for row in rows])
             rows = [row for row in _latency_rows(measured) if row["key"] not in known[0].latencies]
             _insert(connection, latencies, [place | row for row in rows])
+
+    def add_again(self, run: str, measured: Candidate) -> None:
+        """Keep beside the values of a candidate those of a second measurement, with their records; what was measured
+        again already stays. It must be uncertain: a count is the same each time."""
+        with self._write_run(run) as (connection, run_id):
+            known = _candidates(connection, run_id, candidates.c.key == measured.key, with_latency=False)
+            assert known, f"run {run} has no candidate {measured.key}"
+            place = {"run_id": run_id, "number": known[0].number}
+            for table, rows in (
+                (measurements, _measurement_rows(measured)),
+                (latencies, _latency_rows(measured)),
+            ):
+                new = [
+                    row
+                    for row in rows
+                    if row["key"] in measured.intervals and row["key"] not in known[0].again
+                ]
+                _insert(connection, table, [place | row | {"key": _AGAIN + row["key"]} for row in new])
 
     def replace_values(self, run: str, changed: Sequence[Candidate]) -> None:
         """Give candidates these values in place of those that they had by the same keys: what is predicted of them
@@ -458,16 +490,33 @@ def _candidates(
     )
     values: dict[int, dict[str, float]] = defaultdict(dict)
     intervals: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
+    scored: dict[int, tuple[int, int]] = {}
+    again: dict[int, dict[str, tuple[float, float, float]]] = defaultdict(dict)
     for number, key, value, low, high in of_candidates(measurements, "key", "value", "low", "high"):
+        if key.startswith(_AGAIN):
+            again[number][key.removeprefix(_AGAIN)] = value, low, high
+            continue
         values[number][key] = _nan(value)
         if low is not None and high is not None:
             intervals[number][key] = (low, high)
+    for number, several in values.items():
+        if _PARTIAL[1] in several:
+            seen, images = (int(several.pop(key)) for key in _PARTIAL[1:])
+            scored[number] = seen, images
     records: dict[int, dict[str, Latency]] = defaultdict(dict)
     keyed = with_latency and schema.has_column(connection, latencies.c.key)
     for number, record, *key in of_candidates(latencies, "record", *["key"] * keyed) if with_latency else ():
-        records[number][key[0] if key else ONE_DEVICE] = Latency.from_json(record)
+        if not (key and key[0].startswith(_AGAIN)):
+            records[number][key[0] if key else ONE_DEVICE] = Latency.from_json(record)
     return [
-        Candidate(**row, values=values[n], intervals=intervals[n], latencies=records[n])
+        Candidate(
+            **row,
+            values=values[n],
+            intervals=intervals[n],
+            latencies=records[n],
+            scored=scored.get(n),
+            again=again.get(n, {}),
+        )
         for row in rows
         for n in [row["number"]]
     ]
@@ -496,6 +545,9 @@ def _measurement_rows(candidate: Candidate) -> list[dict]:
     for key, value in candidate.values.items():
         low, high = candidate.intervals.get(key, (None, None))
         rows.append({"key": key, "value": _number(value), "low": _number(low), "high": _number(high)})
+    if candidate.scored is not None:
+        several = zip(_PARTIAL[1:], candidate.scored, strict=True)
+        rows += [{"key": key, "value": float(count), "low": None, "high": None} for key, count in several]
     return rows
 
 
