@@ -37,6 +37,7 @@ from torch import nn
 from nas.data import Data, Splits, load
 from nas.data.batches import Batches, normalize
 from nas.data.images import Split
+from nas.evaluation import label_cosines
 from nas.memory import keep_freed_memory
 from nas.predictors.accuracy import Landmark, compared
 from nas.rank_statistics import Estimate, mean_tau, resamples, tau_difference
@@ -53,6 +54,7 @@ from supernets.supernet import make_supernet
 from supernets.training import Watcher, train
 
 BATCH, CALIBRATION_IMAGES, TEST_BATCH = 64, 1024, 500
+COSINE = 2  # where the label cosine stands among a network's scores; files of before it have none
 CHANCE = 11.0  # percent; a network without a path from input to output gets no more
 FIRST_DRAW = {"edge_cells": 7, "menu": 0}  # the seed of the random architectures
 
@@ -125,7 +127,7 @@ def halved(part: Split) -> Split:
 
 
 def trained(
-    space: NetworkSpace, sampler: str, steps: int, seed: int, directory: str
+    space: NetworkSpace, sampler: str | Mapping[str, Any], steps: int, seed: int, directory: str
 ) -> tuple[nn.Module, float]:
     """A supernet, or the network of a space of one, and the processor seconds that it took."""
     splits, _, _ = data(directory)
@@ -149,8 +151,8 @@ def trained(
 @torch.no_grad()
 def scores(
     supernet: nn.Module, architectures: Sequence[NetworkArchitecture], directory: str
-) -> list[tuple[float, float]]:
-    """(accuracy in percent, cross entropy) of each on test images."""
+) -> list[tuple[float, float, float]]:
+    """(accuracy in percent, cross entropy, label cosine in percent) of each on test images."""
     splits, images, labels = data(directory)
     calibration = normalize(splits.calibration.images[:CALIBRATION_IMAGES], splits.mean, splits.std)
     found = []
@@ -159,7 +161,8 @@ def scores(
         subnet = channels_last(merged(recalibrate(subnet, calibration)))
         logits = torch.cat([subnet(part) for part in images.split(TEST_BATCH)])
         right = (logits.argmax(dim=1) == labels).float().mean()
-        found.append((100 * float(right), float(F.cross_entropy(logits, labels))))
+        cosine = label_cosines(logits, labels).mean()
+        found.append((100 * float(right), float(F.cross_entropy(logits, labels)), 100 * float(cosine)))
     return found
 
 
@@ -171,7 +174,7 @@ def alone(name: str, count: int, steps: int, seed: int, directory: str, folder: 
         if (number, seed) in known:
             continue
         network, seconds = trained(only(space, architecture), "uniform", steps, seed, directory)
-        [(accuracy, loss)] = scores(network, [architecture], directory)
+        [(accuracy, loss, _)] = scores(network, [architecture], directory)
         macs = float(costs.of([architecture])[0, 0])
         with path.open("a") as file:
             print(json.dumps([number, seed, macs, accuracy, loss, seconds]), file=file)
@@ -179,14 +182,21 @@ def alone(name: str, count: int, steps: int, seed: int, directory: str, folder: 
 
 
 def supernet(
-    name: str, sampler: str, count: int, steps: int, seed: int, directory: str, folder: Path
+    name: str,
+    sampler: str | Mapping[str, Any],
+    count: int,
+    steps: int,
+    seed: int,
+    directory: str,
+    folder: Path,
 ) -> None:
     space = space_of(SPACES[name])
     network, seconds = trained(space, sampler, steps, seed, directory)
     found = scores(network, drawn(name, count), directory)
-    path = folder / f"super-{sampler}-{steps}-{seed}.json"
+    named = sampler if isinstance(sampler, str) else sampler["name"]
+    path = folder / f"super-{named}-{steps}-{seed}.json"
     path.write_text(json.dumps({"sec": seconds, "scores": found}))
-    print(f"{path.name}: mean {np.mean([accuracy for accuracy, _ in found]):.2f} % after {seconds:.0f} s")
+    print(f"{path.name}: mean {np.mean([accuracy for accuracy, *_ in found]):.2f} % after {seconds:.0f} s")
 
 
 def table(folder: Path, steps: int) -> None:
@@ -215,6 +225,13 @@ def table(folder: Path, steps: int) -> None:
         if len(content["scores"]) > numbers.max():
             found = np.array([content["scores"][one] for one in numbers])
             print_row(path.stem.removeprefix("super-"), content["sec"], found, truth, macs)
+    print("\n| label cosine, from | τ, all | τ, with a path | less that of MACs | less that of accuracy |")
+    print("|---|---|---|---|---|")
+    for path in sorted(folder.glob("super-*.json")):
+        scores = json.loads(path.read_text())["scores"]
+        if len(scores) > numbers.max() and len(scores[0]) > COSINE:
+            found = np.array([scores[one] for one in numbers])
+            print_cosine(path.stem.removeprefix("super-"), found, truth, macs)
 
 
 def corrected(name: str, folder: Path, steps: int) -> None:
@@ -263,6 +280,21 @@ def print_row(name: str, seconds: float, found: np.ndarray, truth: np.ndarray, m
     )
 
 
+def print_cosine(name: str, found: np.ndarray, truth: np.ndarray, macs: np.ndarray) -> None:
+    learned = truth > CHANCE
+    cosine, weights = found[:, COSINE], resamples(int(learned.sum()))
+    over = [
+        in_words(
+            tau_difference([(cosine[learned], truth[learned])], [(one[learned], truth[learned])], weights),
+            "+.2f",
+        )
+        for one in (macs, found[:, 0])
+    ]
+    print(
+        f"| {name} | {said(cosine, truth)} | {said(cosine[learned], truth[learned])} | {' | '.join(over)} |"
+    )
+
+
 def said(estimated: np.ndarray, truth: np.ndarray) -> str:
     return in_words(mean_tau([(estimated, truth)], resamples(len(truth))))
 
@@ -275,11 +307,15 @@ def sharing(steps: int, seed: int, directory: str) -> None:
         space, random = space_of(skeleton), Random(0)
         some = list(dict.fromkeys(space.sample(random) for _ in range(12)))
         network, seconds = trained(space, "uniform", steps, seed, directory)
-        found = [accuracy for accuracy, _ in scores(network, some, directory)]
+        found = [accuracy for accuracy, *_ in scores(network, some, directory)]
         own, _ = trained(only(space, some[0]), "uniform", steps, seed, directory)
-        [(single, _)] = scores(own, some[:1], directory)
+        [(single, *_)] = scores(own, some[:1], directory)
         spread = f"{np.mean(found):.1f} ({min(found):.1f}, {max(found):.1f})"
         print(f"| {words} | {space.size} | {spread} | {single:.1f} | {seconds:.0f} |", flush=True)
+
+
+def sampler_of(given: str) -> str | dict[str, Any]:
+    return json.loads(given) if given.startswith("{") else given
 
 
 def read(path: Path) -> list[list[float]]:
@@ -303,7 +339,9 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sampler", default="uniform")
+    parser.add_argument(
+        "--sampler", type=sampler_of, default="uniform", help="a name, or JSON with its settings"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()

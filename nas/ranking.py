@@ -91,6 +91,7 @@ class Taus:
 
     inherited: Estimate | None  # accuracy with the supernet's weights
     loss: Estimate | None  # their loss, the less the better
+    label_cosine: Estimate | None  # of their logits with the labels, None where it was not measured of all
     sparse: Estimate | None  # both accuracies rounded to 0.1 points first; None against a table
     uncalibrated: Estimate | None  # accuracy without batch-norm statistics of its own
     macs: Estimate | None
@@ -101,6 +102,8 @@ class Taus:
     seeds: Estimate | None  # between two seeds alone, mean over their pairs: the ceiling
     over_macs: Estimate | None  # inherited - macs, on the same resamples
     over_macs_within: Estimate | None
+    cosine_over_macs: Estimate | None  # label_cosine - macs, on the same resamples
+    cosine_over_inherited: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,7 @@ def _bin(subjects: Sequence[Subject], members: np.ndarray, difference: np.ndarra
 def _taus(both: Sequence[Subject], bins: np.ndarray, in_points: bool) -> Taus:
     weights = resamples(len(both))
     inherited, alone, macs = (_column(both, name) for name in ("inherited", "mean_alone", "macs"))
+    cosine = _of_all(_column(both, "label_cosine"))
     within, macs_within = _within(inherited, alone, bins), _within(macs, alone, bins)
     seeds = _seed_columns(both)
     rounded = [(np.round(inherited, 1), np.round(alone, 1))] if in_points else []
@@ -316,6 +320,7 @@ def _taus(both: Sequence[Subject], bins: np.ndarray, in_points: bool) -> Taus:
     return Taus(
         inherited=against_alone(inherited),
         loss=against_alone(-_column(both, "loss")),
+        label_cosine=against_alone(cosine),
         sparse=mean_tau(rounded, weights),
         uncalibrated=against_alone(_column(both, "uncalibrated")),
         macs=against_alone(macs),
@@ -326,7 +331,14 @@ def _taus(both: Sequence[Subject], bins: np.ndarray, in_points: bool) -> Taus:
         seeds=mean_tau(list(combinations(seeds, 2)), weights),
         over_macs=tau_difference([(inherited, alone)], [(macs, alone)], weights),
         over_macs_within=tau_difference(within, macs_within, weights),
+        cosine_over_macs=tau_difference([(cosine, alone)], [(macs, alone)], weights),
+        cosine_over_inherited=tau_difference([(cosine, alone)], [(inherited, alone)], weights),
     )
+
+
+def _of_all(values: np.ndarray) -> np.ndarray:
+    """The values, (n,), or nothing where some are missing: what was measured later is compared on no fewer."""
+    return values if np.isfinite(values).all() else np.full(len(values), np.nan)
 
 
 def _within(estimated: np.ndarray, alone: np.ndarray, bins: np.ndarray) -> list[Pair]:

@@ -22,6 +22,7 @@ class Subject:
     parameters: float
     inherited: float  # accuracy with the supernet's weights, %
     loss: float  # with the same weights
+    label_cosine: float  # with the same weights, %
     uncalibrated: float  # accuracy with them and one set of batch-norm statistics for all, %
     alone: Mapping[int, float]  # accuracy of each training alone by its seed, %
 
@@ -61,6 +62,7 @@ def _subject(key: str, found: Sequence[Trial]) -> Subject:
         parameters=value("parameters", *everywhere),
         inherited=value("accuracy", "inherited"),
         loss=value("loss", "inherited"),
+        label_cosine=value("label_cosine", "inherited"),
         uncalibrated=value("accuracy", "uncalibrated"),
         alone={one.seed: one.values["accuracy"] for one in found if one.kind == "alone"},
     )

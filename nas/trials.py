@@ -197,9 +197,10 @@ def _inherited(bench: TrialBench, request: Request) -> dict[str, float]:
 def _values(bench: Bench, architecture: NetworkArchitecture, statistics: bool) -> dict[str, float]:
     subnet = bench.subnet(architecture, statistics)
     shape = bench.space.input_shape(architecture.resolution)
-    accuracy, loss = scores_of(subnet, bench.validation_images(shape), bench.validation_labels)
+    scores = scores_of(subnet, bench.validation_images(shape), bench.validation_labels)
     macs, parameters, _ = count(subnet, shape)
-    return {"accuracy": accuracy, "loss": loss, "macs": float(macs), "parameters": float(parameters)}
+    costs = {"macs": float(macs), "parameters": float(parameters)}
+    return dict(zip(("accuracy", "loss", "label_cosine"), scores, strict=True)) | costs
 
 
 def _trial(request: Request, values: dict[str, float]) -> Trial:

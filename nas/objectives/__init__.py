@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from nas.devices import device_of
 from nas.objectives.accuracy import accuracy
 from nas.objectives.cost import bytes_, macs, parameters
+from nas.objectives.label_cosine import label_cosine
 from nas.objectives.latency import latency, latency_on
 from nas.objectives.measure import Measure, Measured
 from nas.objectives.predicted_accuracy import predicted_accuracy
 
 OBJECTIVES: dict[str, Measure] = {
     measure.objective.name: measure
-    for measure in (accuracy, latency, macs, parameters, bytes_, predicted_accuracy)
+    for measure in (accuracy, latency, macs, parameters, bytes_, predicted_accuracy, label_cosine)
 }
 KEYS: dict[str, Measure] = {measure.objective.key: measure for measure in OBJECTIVES.values()}
 
