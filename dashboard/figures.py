@@ -9,8 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.standing import Standing
-from dashboard.words import NUMBER, Quantity, architecture_lines, count, number, quantities
+from dashboard.words import NUMBER, Quantity, architecture_lines, count, number, quantities, source
 from nas.pareto import nondominated
+from nas.report import course_as_json
 from nas.storage.records import Candidate, Constraint, Latency, Run, TrainingPoint
 
 INK, LINE, GRID = "#22303c", "#7b8a97", "#e6eaee"
@@ -68,6 +69,31 @@ def front(run: Run, standing: Standing, x: Quantity, y: Quantity) -> go.Figure:
         _fit(figure, axis, what, everyone, barred, limits[axis])
     figure.update_layout(uirevision=f"{x.key} {y.key}")  # a redraw keeps the zoom
     return titled(figure, x.label, y.label)
+
+
+def growth(run: Run, candidates: Sequence[Candidate]) -> go.Figure:
+    """The hypervolume of the front after each candidate, as a share of the last one."""
+    figure = go.Figure(layout=LAYOUT)
+    told = course_as_json(run, candidates)
+    if not told or not told[-1]["hypervolume_share"]:
+        return empty(figure, NUMBER, REACHED, "nothing is on the front yet")
+    figure.add_trace(
+        go.Scatter(
+            x=[one["number"] for one in told],
+            y=[100 * one["hypervolume_share"] for one in told],
+            mode="lines",
+            line={"color": FRONT, "width": 1.5, "shape": "hv"},
+            customdata=[[one["candidate"]] for one in told],
+            text=[f"{number(one['seconds'], 's')} s of evaluating" for one in told],
+            hovertemplate="%{y:.2f} % after candidate %{x:,} (%{customdata[0]}), %{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(uirevision="growth", showlegend=False, hovermode="x")
+    figure.update_yaxes(range=[0, 103])
+    return titled(figure, NUMBER.label, REACHED.label)
+
+
+REACHED = Quantity("hypervolume", "hypervolume", "%")
 
 
 def _numbered(standing: Standing) -> Standing:
@@ -168,7 +194,12 @@ def hover(run: Run, candidate: Candidate, remark: str = "") -> str:
         if what.key in candidate.values:
             interval = candidate.intervals.get(what.key)
             spread = f" (95 %: {what.interval_text(*interval)})" if interval else ""
-            lines.append(f"{what.name}: {what.text(candidate.values[what.key])}{spread}, {what.source}")
+            lines.append(
+                f"{what.name}: {what.text(candidate.values[what.key])}{spread}, {source(what, candidate)}"
+            )
+        if what.key in candidate.again:
+            value, *interval = candidate.again[what.key]
+            lines.append(f"{what.name}, again: {what.text(value)} (95 %: {what.interval_text(*interval)})")
     return "<br>".join([*lines, "", *architecture_lines(candidate.architecture, run.dims)])
 
 
@@ -249,7 +280,7 @@ def _limits(
                 values = np.array([one.values[what.key] for one in shown])
                 for sign, bound in (("≥", limit.min), ("≤", limit.max)):
                     if bound is not None and _limit(
-                        figure, axis, bound, f"{sign} {what.text(bound)}", values
+                        figure, axis, bound, f"{sign} {what.limit_text(bound)}", values
                     ):
                         lines[axis].append(bound)
     return lines
@@ -412,10 +443,10 @@ def latency(record: Latency) -> go.Figure:
     figure.add_vline(
         record.median_ms,
         line={"color": FRONT, "width": 1.5},
-        annotation={"text": f"median {number(record.median_ms)} ms", "font": {"color": FRONT}},
+        annotation={"text": f"median {number(record.median_ms, 'ms')} ms", "font": {"color": FRONT}},
         annotation_position="top",
     )
-    note = f"{count(beyond, 'run')} beyond {number(end)} ms in the last bar" if beyond else ""
+    note = f"{count(beyond, 'run')} beyond {number(end, 'ms')} ms in the last bar" if beyond else ""
     corner = {"x": 1, "xanchor": "right", "y": 0.99, "yanchor": "top"}
     margin = {"t": 28, "b": 72 if note else 52}
     figure.update_layout(barmode="overlay", bargap=0.04, margin=margin, legend=corner)

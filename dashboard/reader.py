@@ -8,6 +8,7 @@ from threading import Lock
 from dashboard.standing import Standing, standing
 from dashboard.timings import Timing, timings
 from nas import explanations
+from nas.again import FACT
 from nas.explain import Explained
 from nas.hardware.peaks import Peaks
 from nas.storage.records import Candidate, Run
@@ -65,5 +66,6 @@ class Reader:
 
 def _identity(run: Run) -> tuple:
     """What the candidates read so far are of. A name may pass on to another run, which was then made at another
-    time; and candidates get values when a run is extended by objectives or constraints."""
-    return run.name, run.created, run.objectives, run.constraints
+    time; and candidates get values when a run is extended by objectives or constraints, and when its front is measured
+    again."""
+    return run.name, run.created, run.objectives, run.constraints, run.facts.get(FACT)

@@ -59,7 +59,7 @@ def front_table(run: Run, standing: Standing) -> tuple[list[dict], Rows]:
     shown = words.quantities(run, standing.front)
     columns = [
         {"field": "key", "headerName": "candidate", **LINK},
-        *(_column(what, what.label) for what in shown),
+        *(column for what in shown for column in _columns_of(what, standing.front)),
     ]
     knee = standing.knee.key if standing.knee else None
     rows = [
@@ -68,10 +68,25 @@ def front_table(run: Run, standing: Standing) -> tuple[list[dict], Rows]:
             "href": routes.candidate(run.name, one.key),
             "knee": one.key == knee,
             **one.values,
+            **{_again(key): value for key, (value, _, _) in one.again.items()},
         }
         for one in standing.front
     ]
     return columns, rows
+
+
+def _columns_of(what: Quantity, front: Sequence[Candidate]) -> list[dict]:
+    """The column of a value, and beside it that of a second measurement, if there was one."""
+    own = _column(what, what.label)
+    if not any(what.key in one.again for one in front):
+        return [own]
+    twice = _column(what, f"again ({what.unit})")
+    tooltip = f"{what.label}, measured once more after the search"
+    return [own, twice | {"field": _again(what.key), "headerTooltip": tooltip}]
+
+
+def _again(key: str) -> str:
+    return f"again/{key}"
 
 
 def failed_table(run: Run, standing: Standing) -> tuple[list[dict], Rows]:
@@ -109,6 +124,10 @@ def measurement_rows(run: Run, candidate: Candidate) -> list[tuple[str, str, str
                 _source(what, candidate),
             )
         )
+        if what.key in candidate.again:
+            value, low, high = candidate.again[what.key]
+            how = "measured once more after the search, on the same device"
+            rows.append((f"{what.name}, again", what.text(value), what.interval_text(low, high), how))
     return rows
 
 
@@ -117,7 +136,7 @@ def _source(what: Quantity, candidate: Candidate) -> str:
         return "counted on the exported subnet"
     if what.key in candidate.latencies:
         return f"measured: {words.device(candidate.latencies[what.key])}"
-    return what.source
+    return words.source(what, candidate)
 
 
 def limit_rows(run: Run, candidate: Candidate) -> list[tuple[str, str, str]]:
@@ -126,10 +145,14 @@ def limit_rows(run: Run, candidate: Candidate) -> list[tuple[str, str, str]]:
     for limit in run.constraints:
         what = quantity(run, limit.key)
         bounds = [("≥", limit.min), ("≤", limit.max)]
-        text = " and ".join(f"{sign} {what.text(value)}" for sign, value in bounds if value is not None)
+        text = " and ".join(f"{sign} {what.limit_text(value)}" for sign, value in bounds if value is not None)
         known = limit.key in candidate.values
         keeps = known and limit.violation(*candidate.interval(limit.key)) == 0
-        rows.append((what.name, text, "kept" if keeps else "broken" if known else "not measured"))
+        said = "kept" if keeps else "broken" if known else "not measured"
+        if limit.key in candidate.again:
+            again = limit.violation(*candidate.second.interval(limit.key)) == 0
+            said += f"; measured again, {'kept' if again else 'broken'}"
+        rows.append((what.name, text, said))
     return rows
 
 
@@ -183,10 +206,12 @@ def export_rows(export: Export) -> list[tuple[str, str]]:
 
 def _column(what: Quantity, header: str) -> dict:
     prefixed = what.unit not in words.PHYSICAL
+    numeric = _numeric(header, f"shortNumber(params.value, {what.unit!r}, {str(prefixed).lower()})")
     return {
         "field": what.key,
         "headerTooltip": f"{what.label}, {what.source}",
-        **_numeric(header, f"shortNumber(params.value, {what.unit!r}, {str(prefixed).lower()})"),
+        **numeric,
+        "minWidth": max(numeric["minWidth"], 92 if what.unit == "ms" else 0),  # 0.01412 in bold
     }
 
 

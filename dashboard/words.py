@@ -13,6 +13,7 @@ from nas.devices import device_of, on
 from nas.landmarks import FACT
 from nas.landmarks import KEY as PREDICTED
 from nas.objectives import KEYS, measure_of
+from nas.profile_view import significant
 from nas.storage.records import Candidate, Latency, Run
 from search_spaces import (
     CategoricalArchitecture,
@@ -45,6 +46,10 @@ class Quantity:
         unit = self.unit if self.unit != self.name else ""
         glue = "" if not unit or (unit == "B" and digits[-1].isalpha()) else " "  # 12.3 kB, but 12.3 M MACs
         return f"{digits}{glue}{unit}"
+
+    def limit_text(self, value: float) -> str:
+        """A limit, as it was asked for."""
+        return f"{value:g} {self.unit}" if self.unit in PHYSICAL else self.text(value)
 
     def interval_text(self, low: float, high: float) -> str:
         return f"{number(low, self.unit)} to {self.text(high)}"
@@ -90,6 +95,12 @@ def quantities(run: Run, candidates: Iterable[Candidate]) -> list[Quantity]:
     return [quantity(run, key) for key in (*objectives, *sorted(others))]
 
 
+def source(what: Quantity, candidate: Candidate) -> str:
+    """How a value of a candidate came about: its accuracy perhaps on a part of the images."""
+    partly = what.key == "accuracy" and not candidate.whole
+    return f"{what.source}, {candidate.part}: beaten for certain" if partly else what.source
+
+
 def sources(several: Iterable[Quantity]) -> str:
     """Which of them were measured and which counted, as a sentence."""
     by_source: dict[str, list[str]] = {}
@@ -102,7 +113,8 @@ def sources(several: Iterable[Quantity]) -> str:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Two decimals for percent, else three digits, and counts with a prefix: 91.25, 1.23, 12.3 M."""
+    """Two decimals for percent, four digits for milliseconds, else three, and counts with a prefix: 91.25, 0.01412,
+    1.23, 12.3 M."""
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if unit == "%":
@@ -114,9 +126,7 @@ def number(value: float, unit: str = "") -> str:
         if abs(value) < 999.5:
             break
         value, prefix = value / 1000, f" {step}"
-    rounded = abs(float(f"{value:.3g}"))  # 0.9999 counts as 1.00
-    decimals = 2 - math.floor(math.log10(rounded)) if rounded else 0
-    return f"{value:,.{min(max(decimals, 0), 12)}f}{prefix}"
+    return significant(value, 4 if unit == "ms" else 3) + prefix
 
 
 def count(several: int, one: str, many: str | None = None) -> str:

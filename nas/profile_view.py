@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,28 @@ def quantity(value: float) -> str:
         if abs(value) >= max(0.9995 * unit, 1e4):
             return f"{value / unit:#.3g}".rstrip(".") + f" {suffix}"
     return f"{value:,.0f}"
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """A number to so many digits, so that a latency says as much whether it is of microseconds or of seconds.
+
+    >>> significant(0.014123), significant(1.2), significant(1234.5), significant(0.0), significant(0.99996)
+    ('0.01412', '1.200', '1,234', '0', '1.000')
+    """
+    if not math.isfinite(value):
+        return f"{value:g}"
+    rounded = abs(float(f"{value:.{digits - 1}e}"))  # 0.99996 counts as 1.000
+    decimals = digits - 1 - math.floor(math.log10(rounded)) if rounded else 0
+    return f"{value:,.{min(max(decimals, 0), 12)}f}"
+
+
+def of_any_size(value: float) -> str:
+    """A number of which nothing is known but its value: counts as counts, others to four digits.
+
+    >>> of_any_size(0.25), of_any_size(-3.14159), of_any_size(12_345), of_any_size(9_500)
+    ('0.25', '-3.142', '12.3 k', '9,500')
+    """
+    return f"{value:.4g}" if value != int(value) and abs(value) < 1e4 else quantity(value)
 
 
 def print_profile(profile: Profile) -> None:

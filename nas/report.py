@@ -7,18 +7,22 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from nas.devices import TIMED, DeviceFront, device_of, fronts, on
+from nas.devices import TIMED, DeviceFront, device_of, fronts, is_latency, on
 from nas.landmarks import FACT
 from nas.landmarks import KEY as PREDICTED
 from nas.pareto import front, hypervolume, knee_candidate, losses, reference_point
-from nas.profile_view import quantity
+from nas.profile_view import of_any_size, quantity, significant
+from nas.stopping import course
 from nas.storage.records import Candidate, Constraint, Export, Leg, Objective, Run
 from search_spaces import Architecture, CategoricalArchitecture, architecture_from_json
+
+DECIMALS = {"accuracy": 2, PREDICTED: 1}  # of percentages that are uncertain
 
 
 class _Console(Console):
@@ -29,7 +33,7 @@ class _Console(Console):
 
 def console() -> Console:
     """Where results go: stdout, wide enough for a table when nobody looks; brackets are brackets."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
     return _Console(width=width, highlight=False, markup=False, emoji=False)
 
 
@@ -55,9 +59,36 @@ def print_front(run: Run, candidates: Sequence[Candidate]) -> None:
             out.print(_table(run, one.candidates, one.knee, columns))
     if best or any(one.candidates for one in by_device):
         out.print("; ".join(["* knee point: the best compromise", *_notes(run, candidates)]), soft_wrap=True)
+    if verdict := kept_again(run, best):
+        out.print(verdict, soft_wrap=True)
     failed = [one for one in candidates if one.error is not None]
     if best and failed:
         out.print(f"last failure: {failed[-1].key}: {failed[-1].error}")
+
+
+def limits_again(run: Run) -> tuple[Constraint, ...]:
+    """The constraints that a second measurement can break."""
+    return tuple(limit for limit in run.constraints if is_latency(limit.key))
+
+
+def kept_again(run: Run, best: Sequence[Candidate]) -> str:
+    """Which of a front keep the limits on latency on the second measurement as well, in words; nothing where none was
+    measured twice, or there is no such limit."""
+    limits = limits_again(run)
+    twice = [one for one in best if any(limit.key in one.again for limit in limits)]
+    if not twice:
+        return ""
+    broken = [one for one in twice if not one.second.feasible(limits)]
+    count = f"measured again, {len(twice) - len(broken)} of {len(twice)} keep every constraint"
+    if not broken:
+        return count
+    misses = [
+        f"{one.key} ({limit.key} {cell(one.second, limit.key)}, limit {limit_in_words(limit)})"
+        for one in broken
+        for limit in limits
+        if limit.violation(*one.second.interval(limit.key)) > 0
+    ]
+    return f"{count}; not: {', '.join(misses)}"
 
 
 def _about(one: DeviceFront) -> str:
@@ -71,13 +102,20 @@ def _table(run: Run, best: Sequence[Candidate], knee: Candidate, columns: Sequen
     """A front; its knee is marked."""
     table = plain_table()
     table.add_column("candidate")
+    twice = {key for one in best for key in one.again}
     for key in columns:
         table.add_column(heading(key, run.objectives), justify="right")
+        if key in twice:
+            table.add_column("again", justify="right")
     table.add_column("architecture")
     several = len({operator for one in best for operator in operators_of(one)}) > 1
     for one in best:
         name = f"{one.key} *" if one is knee else one.key
-        cells = [cell(one, key, run.evaluator is not None) for key in columns]
+        cells = []
+        for key in columns:
+            cells.append(cell(one, key, run.evaluator is not None))
+            if key in twice:
+                cells.append(cell(one.second, key) if key in one.again else "-")
         drawn = outline(one, run.unit) + (f" ({', '.join(operators_of(one))})" if several else "")
         table.add_row(name, *cells, drawn, style="bold" if one is knee else None)
     return table
@@ -150,6 +188,8 @@ def summary(run: Run, candidates: Sequence[Candidate], best: Sequence[Candidate]
     parts = [f"{len(candidates)} candidates", f"{len(best)} on the Pareto front"]
     parts += [f"{infeasible} infeasible"] if infeasible else []
     parts += [f"{failed} failed"] if failed else []
+    beaten = [one for one in candidates if not one.whole]
+    parts += [f"{len(beaten)} beaten on a part of the images"] if beaten else []
     limits = [limit_in_words(limit) for limit in run.constraints]
     parts += [f"constraints: {', '.join(limits)}"] if limits else []
     region = [limit_in_words(limit) for limit in run.focus]
@@ -189,7 +229,8 @@ def front_as_json(run: Run, candidates: Sequence[Candidate]) -> dict[str, Any]:
         "focus": [asdict(one) for one in run.focus],
         "knee": knee_candidate(best, run.objectives).key if best else None,
         "hypervolume": hypervolume(points, reference_point(points)) if best else 0.0,
-        "front": [candidate_as_json(one) for one in best],
+        "front": [_twice_as_json(one, run.constraints) for one in best],
+        "course": course_as_json(run, candidates),
         "devices": {one.device: _device_as_json(one) for one in fronts(run, candidates)},
     }
 
@@ -200,13 +241,33 @@ def _device_as_json(one: DeviceFront) -> dict[str, Any]:
         "objectives": [objective.key for objective in one.goals.objectives],
         "constraints": [asdict(limit) for limit in one.goals.constraints],
         "knee": one.knee and one.knee.key,
-        "front": [candidate_as_json(candidate) for candidate in one.candidates],
+        "front": [_twice_as_json(candidate, one.goals.constraints) for candidate in one.candidates],
     }
+
+
+def course_as_json(run: Run, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """How the front grew: after each candidate the share of the last hypervolume, and the seconds of evaluating."""
+    seconds = accumulate(one.seconds for one in candidates)
+    shares = course(candidates, run.objectives, run.constraints)
+    return [
+        {"candidate": one.key, "number": one.number, "seconds": so_far, "hypervolume_share": share}
+        for one, so_far, share in zip(candidates, seconds, shares, strict=True)
+    ]
 
 
 def exports_as_json(exports: Sequence[Export]) -> list[dict[str, Any]]:
     """The exports without their cards, which lie in their folders."""
     return [{key: value for key, value in asdict(one).items() if key != "card"} for one in exports]
+
+
+def _twice_as_json(one: Candidate, constraints: tuple[Constraint, ...]) -> dict[str, Any]:
+    """A candidate of the front, with its second measurement and whether it keeps the constraints by that, if there is
+    one."""
+    if not one.again:
+        return candidate_as_json(one) | {"again": None}
+    values = {key: {"value": value, "interval": [low, high]} for key, (value, low, high) in one.again.items()}
+    keeps = one.second.feasible(constraints)
+    return candidate_as_json(one) | {"again": values | {"keeps_constraints": keeps}}
 
 
 def candidate_as_json(candidate: Candidate) -> dict[str, Any]:
@@ -240,11 +301,12 @@ def cell(candidate: Candidate, key: str, own: bool = False) -> str:
         return "-"
     if key in candidate.intervals:
         low, high = candidate.intervals[key]
-        digits = 1 if key == PREDICTED and not own else 3
-        return f"{value:.{digits}f} [{low:.{digits}f}-{high:.{digits}f}]"
+        decimals = None if own else DECIMALS.get(key)
+        text = significant if decimals is None else f"{{:.{decimals}f}}".format
+        return f"{text(value)} [{text(low)}-{text(high)}]"
     if own:
-        return f"{value:.4g}" if value != int(value) and abs(value) < 1e4 else quantity(value)
-    return f"{value:.2f}" if key == "accuracy" else quantity(value)
+        return of_any_size(value)
+    return f"{value:.2f}" if key in ("accuracy", "label_cosine") else quantity(value)
 
 
 def outline(candidate: Candidate, unit: str = "px") -> str:
@@ -285,6 +347,8 @@ def _notes(run: Run, candidates: Sequence[Candidate]) -> Iterator[str]:
     keys = {key for one in candidates for key in one.intervals}
     if any(key.startswith(TIMED) for key in keys):
         yield "latency: measured, median [95 % interval]"
+    if any(one.again for one in candidates):
+        yield "again: measured once more after the search, which did not know it"
     if PREDICTED in keys and FACT in run.facts:  # else it is a person's own
         by = run.facts[FACT].partition(",")[0]
         yield f"{PREDICTED}: what a training alone would reach, predicted by {by} [95 % interval]"

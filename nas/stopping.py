@@ -61,5 +61,24 @@ def growth(
     return 1 - pareto.hypervolume(before, reference) / pareto.hypervolume(after, reference)
 
 
+def course(
+    candidates: Sequence[Candidate], objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
+) -> list[float]:
+    """Which share of the hypervolume of the front was reached after each candidate, by the reference of `growth`: its
+    last is 1, or all are 0 while nothing is on the front."""
+    final = pareto.losses(pareto.front(candidates, objectives, constraints), objectives)
+    if not len(final):
+        return [0.0] * len(candidates)
+    reference = pareto.reference_point(final)
+    whole, reached, shares, so_far = pareto.hypervolume(final, reference), 0.0, [], []
+    for candidate in candidates:
+        now = pareto.front([*so_far, candidate], objectives, constraints)
+        if any(one is candidate for one in now):
+            reached = pareto.hypervolume(pareto.losses(now, objectives), reference) / whole
+        so_far = now
+        shares.append(reached)
+    return shares
+
+
 def plateau_in_words(last: int) -> str:
     return f"plateau: the last {last} candidates raised the hypervolume by less than {GROWTH:.1%}"

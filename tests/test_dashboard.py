@@ -19,6 +19,7 @@ from dashboard.pages import front, parts, runs, training
 from dashboard.reader import Reader
 from dashboard.standing import on_device, standing
 from dashboard.words import quantity
+from nas.report import front_as_json
 from nas.storage.records import Candidate, Constraint, Export, Latency, Objective, Run, TrainingPoint
 from nas.storage.store import Store
 from search_spaces import Choice, read_skeleton, unroll
@@ -141,7 +142,7 @@ def test_the_infeasible_are_crossed_and_the_limit_is_drawn():
     assert traces["infeasible"].customdata == ("a",)
     assert traces["infeasible"].marker.symbol == "x"
     assert figure.layout.shapes[0].x0 == 2.5
-    assert [note.text for note in figure.layout.annotations] == ["≤ 2.50 ms"]
+    assert [note.text for note in figure.layout.annotations] == ["≤ 2.5 ms"]
 
 
 def test_a_limit_far_from_everything_does_not_squeeze_the_rest():
@@ -222,7 +223,7 @@ def test_hovering_tells_values_with_units_and_the_architecture():
 
     text = traces["front"].text[0]
     assert "accuracy: 70.00 %, measured on validation images" in text
-    assert "latency: 1 ms (95 %: 0.900 to 1.10 ms), measured" in text
+    assert "latency: 1 ms (95 %: 0.9000 to 1.100 ms), measured" in text
     assert "MACs: 1.00 M, counted" in text
     assert "28 px" in text and "channels: " in text
 
@@ -338,16 +339,45 @@ def test_measurements_carry_unit_interval_and_origin():
 
     assert tables.measurement_rows(RUN, timed) == [
         ("accuracy", "70.00 %", "", "measured on validation images"),
-        ("latency", "1 ms", "0.900 to 1.10 ms", "measured: onnxruntime-cpu, 1 thread, batch 1"),
+        ("latency", "1 ms", "0.9000 to 1.100 ms", "measured: onnxruntime-cpu, 1 thread, batch 1"),
         ("MACs", "1.00 M", "", "counted on the exported subnet"),
     ]
     assert tables.measurement_rows(RUN, FAILED)[0][:2] == ("accuracy", "not measured")
 
 
+def test_a_second_measurement_stands_beside_the_first():
+    twice = replace(B, intervals={"latency_ms": (0.9, 1.1)}, again={"latency_ms": (1.4, 1.3, 2.6)})
+
+    columns, [row] = tables.front_table(LIMITED, standing(LIMITED, [twice]))
+    names = [one["headerName"] for one in columns]
+
+    assert names[names.index("latency (ms)") + 1] == "again (ms)" and row["again/latency_ms"] == 1.4
+    assert tables.measurement_rows(LIMITED, twice)[2][:3] == (
+        "latency, again",
+        "1.400 ms",
+        "1.300 to 2.600 ms",
+    )
+    assert tables.limit_rows(LIMITED, twice)[0][2] == "kept; measured again, broken"
+    assert "latency, again: 1.400 ms (95 %: 1.300 to 2.600 ms)" in figures.hover(LIMITED, twice)
+    assert "again (ms)" not in [one["headerName"] for one in tables.front_table(RUN, standing(RUN, [B]))[0]]
+
+
+def test_an_accuracy_on_a_part_of_the_images_says_so_and_stands_on_no_front():
+    partly = replace(candidate("p", 99.0, 0.1), intervals={"accuracy": (97.0, 99.9)}, scored=(504, 5000))
+
+    rows = tables.measurement_rows(RUN, partly)
+    found = standing(RUN, [A, partly])
+
+    how = "measured on validation images, on the first 504 of 5,000: beaten for certain"
+    assert rows[0] == ("accuracy", "99.00 %", "97.00 to 99.90 %", how)
+    assert how in figures.hover(RUN, partly)
+    assert (found.front, found.dominated) == ([A], [partly])
+
+
 def test_limits_are_kept_or_broken_by_the_worse_end():
     close = replace(C, intervals={"latency_ms": (1.9, 2.6)})
 
-    assert tables.limit_rows(LIMITED, C) == [("latency", "≤ 2.50 ms", "kept")]
+    assert tables.limit_rows(LIMITED, C) == [("latency", "≤ 2.5 ms", "kept")]
     assert tables.limit_rows(LIMITED, close)[0][2] == "broken"
     assert tables.limit_rows(LIMITED, FAILED)[0][2] == "not measured"
 
@@ -362,7 +392,7 @@ def test_a_failure_is_listed_by_the_last_line_of_its_reason():
     ("value", "unit", "text"),
     [
         (91.256, "%", "91.26"),
-        (0.06412, "ms", "0.0641"),
+        (0.064123, "ms", "0.06412"),
         (1234.5, "ms", "1,234"),
         (12_345_678, "MACs", "12.3 M"),
         (999_900, "B", "1.00 M"),
@@ -398,6 +428,20 @@ def test_every_candidate_stands_in_one_place():
     groups = (all_.front, all_.dominated, all_.infeasible, all_.incomplete, all_.failed)
     assert [[one.key for one in group] for group in groups] == [["b"], ["c"], ["a"], ["d"], ["f"]]
     assert all_.word(B) == "knee of the front" and all_.word(A) == "infeasible"
+
+
+def test_how_the_front_grew_is_drawn_over_the_candidates_and_told_with_seconds():
+    several = [replace(one, number=n, seconds=2.0) for n, one in enumerate((B, FAILED, C, A), start=1)]
+
+    [line] = figures.growth(RUN, several).data
+    told = front_as_json(RUN, several)["course"]
+
+    assert list(line.x) == [1, 2, 3, 4] and [one["number"] for one in told] == [1, 2, 3, 4]
+    assert 0 < line.y[0] == line.y[1] == line.y[2] < line.y[3] == 100
+    assert [100 * one["hypervolume_share"] for one in told] == list(line.y)
+    assert [one["seconds"] for one in told] == [2, 4, 6, 8] and line.text[3] == "8 s of evaluating"
+    assert line.customdata[3][0] == "a"
+    assert "nothing is on the front yet" in texts(figures.growth(LIMITED, [A]))
 
 
 # -- addresses ---------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_the_latency_on_a_device_is_called_so_and_the_summary_says_whose_front_i
     said = front.summary(tablet, standing(tablet, SEVERAL), "latency_ms@tablet", "accuracy")
 
     assert said.startswith("The front on the device tablet. 3 candidates: 2 on the front, 1 infeasible.")
-    assert "latency on tablet ≤ 2.50 ms" in said
+    assert "latency on tablet ≤ 2.5 ms" in said
 
 
 def test_each_device_has_its_own_latencies_and_its_own_explanation(tmp_path):

@@ -110,19 +110,40 @@ def test_dominated_points_do_not_move_the_knee():
     assert knee([[100, 100], *points]) == knee(points) + 1
 
 
+@pytest.mark.parametrize("points", [[[3, 4]], [[2, 2], [2, 2], [2, 2]]], ids=["one point", "equal points"])
+def test_of_equal_points_the_first_is_the_knee(points):
+    assert knee(points) == 0
+
+
 @pytest.mark.parametrize(
     "points",
     [
-        [[3, 4]],
-        [[0, 1], [1, 0]],
-        [[2, 2], [2, 2], [2, 2]],
-        [[0, 3], [1, 2], [2, 1], [3, 0]],  # straight
-        [[0, 3], [2, 2.9], [2.9, 2], [3, 0]],  # bulging away from the ideal
+        [[-10, 0.0100], [-97, 0.0101]],
+        [[-25.8, 0.0157], [-47.0, 0.0162]],
+        [[-25.8, 0.0157], [-33.0, 0.0160], [-47.0, 0.0162]],  # bulging away from the ideal
+        [[-10, 0.0100], [-50, 0.0102], [-90, 0.0104]],  # straight
+        [[-97.5, 9.0], [-97.0, 1.0]],
+        [[0, 5, 1], [4, 5, 0.99]],
     ],
-    ids=["one point", "two points", "equal points", "a straight front", "a concave front"],
+    ids=["two points", "two slow ones", "bulge", "straight", "the other way round", "three objectives"],
 )
-def test_where_nothing_lies_beyond_the_extremes_the_first_is_the_knee(points):
-    assert knee(points) == 0
+def test_where_no_point_lies_beyond_the_extremes_the_knee_gives_up_least(points):
+    """A small share of one objective for a large one of the other, in whatever order and units they come."""
+    points = np.array(points)
+    best = 0 if points.shape[1] == 3 else len(points) - 1
+
+    assert knee(points) == knee(points * ([1000, 0.001, 7][: points.shape[1]])) == best
+    assert knee(points[::-1]) == len(points) - 1 - best
+    assert knee(np.vstack([points, points.max(axis=0) + 1])) == best  # dominated
+
+
+def test_of_ends_that_are_far_apart_in_everything_the_knee_is_between():
+    assert knee([[-20, 0.01], [-50, 0.5], [-97, 1.0]]) == 1
+    assert knee([[0, 10], [6, 6], [10, 0]]) == 1
+
+
+def test_a_point_beyond_the_extremes_is_the_knee_whatever_the_ends_give_up():
+    assert knee([[-10, 0.0100], [-60, 0.01004], [-97, 0.0101]]) == 1
 
 
 def test_an_objective_in_which_all_are_equal_says_nothing():

@@ -82,6 +82,32 @@ def test_the_knee_is_marked_and_explained(capsys):
     assert "* knee point: the best compromise; latency: measured, median [95 % interval]" in out
 
 
+def test_the_second_measurement_stands_beside_the_first_and_is_held_against_the_limits(capsys):
+    lucky = replace(FOUND[2], again={"latency_ms": (0.95, 0.9, 1.05)})
+    steady = replace(FOUND[2], key="steady", again={"latency_ms": (0.8, 0.7, 0.9)})
+
+    print_front(LIMITED, [lucky, steady])
+
+    out = capsys.readouterr().out
+    assert " ".join(out.splitlines()[1].split()).startswith("candidate accuracy (%) latency (ms) again macs")
+    assert "0.8000 [0.7200-0.8800] 0.9500 [0.9000-1.050]" in " ".join(out.split())
+    assert (
+        "measured again, 1 of 2 keep every constraint; not: fast (latency_ms 0.9500 [0.9000-1.050], "
+        "limit latency_ms at most 1)"
+    ) in out
+    told = front_as_json(LIMITED, [lucky, steady, FOUND[1]])["front"]
+    assert [one["again"]["keeps_constraints"] for one in told] == [False, True]
+    assert front_as_json(RUN, FOUND)["front"][0]["again"] is None
+    print_front(RUN, [lucky])
+    assert "keep every constraint" not in capsys.readouterr().out
+
+
+def test_latencies_that_differ_look_different(capsys):
+    a, b = candidate("a", 96.86, 0.01412, 1), candidate("b", 97.56, 0.01437, 2)
+
+    assert [cell(one, "latency_ms").split()[0] for one in (a, b)] == ["0.01412", "0.01437"]
+
+
 def test_the_last_failure_is_told_with_its_brackets(capsys):
     print_front(RUN, FOUND)
 
@@ -104,7 +130,7 @@ def test_an_empty_front_names_the_nearest_candidate_and_what_it_breaks():
 
     assert said == (
         "No candidate keeps the constraints; the nearest is fast: "
-        "latency_ms 0.800 [0.720-0.880] (limit latency_ms at most 0.5)"
+        "latency_ms 0.8000 [0.7200-0.8800] (limit latency_ms at most 0.5)"
     )
 
 

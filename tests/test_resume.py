@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,8 @@ def test_a_run_turns_others_away_and_killed_keeps_what_it_measured(tiny_run, tmp
     assert known[:20] == finished
     assert candidates(run) == known
     assert main(["run", *run.arguments, "-o", f"search.budget={len(known) + 4}"]) == 0
-    assert candidates(run)[: len(known)] == known  # with every sample of every latency
+    first = [replace(one, again={}) for one in candidates(run)[: len(known)]]
+    assert first == [replace(one, again={}) for one in known]  # with every sample of every latency
     assert len(candidates(run)) == len(known) + 4
 
 
@@ -158,7 +160,7 @@ def test_a_run_turns_others_away_and_killed_keeps_what_it_measured(tiny_run, tmp
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ("training.epochs=7", "training.epochs was 6.0, is 7.0"),
+        ("training.epochs=7", "training.epochs was 6, is 7"),
         ("space=digits", "space.name was 'tiny', is 'digits'"),
         ("device.threads=2", "device.threads was 1, is 2"),
         ("data.seed=1", "data.seed was 0, is 1"),

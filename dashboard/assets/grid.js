@@ -9,7 +9,8 @@ cells.PageLink = (props) =>
 cells.Status = (props) =>
   React.createElement("span", { className: `status ${props.value}`, title: props.data.message }, props.value);
 
-/* As dashboard/words.py puts it: two decimals for percent, else three digits, and counts with a prefix. */
+/* As dashboard/words.py puts it: two decimals for percent, four digits for milliseconds, else
+   three, and counts with a prefix. */
 formats.shortNumber = (value, unit, prefixes) => {
   if (value === null || value === undefined) return "–";
   if (unit === "%") return value.toFixed(2);
@@ -20,7 +21,8 @@ formats.shortNumber = (value, unit, prefixes) => {
     value /= 1000;
     prefix = ` ${next}`;
   }
-  const rounded = Math.abs(Number(value.toPrecision(3)));
-  const digits = rounded === 0 ? 0 : Math.min(Math.max(2 - Math.floor(Math.log10(rounded)), 0), 12);
+  const significant = unit === "ms" ? 4 : 3;
+  const rounded = Math.abs(Number(value.toPrecision(significant)));
+  const digits = rounded === 0 ? 0 : Math.min(Math.max(significant - 1 - Math.floor(Math.log10(rounded)), 0), 12);
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) + prefix;
 };

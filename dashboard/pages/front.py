@@ -14,6 +14,7 @@ from dashboard.reader import Reader
 from dashboard.standing import Standing, on_device
 from dashboard.words import Quantity, count, quantity
 from nas.devices import devices_in
+from nas.report import kept_again
 from nas.storage.records import Run
 
 
@@ -44,14 +45,26 @@ def layout(reader: Reader, name: str, search: str | None) -> Component:
                     ),
                     html.P(summary(run, standing, x, y), id="front-summary", className="quiet"),
                 ),
-                parts.section(
-                    "Front",
-                    parts.grid(
-                        *tables.front_table(run, standing),
-                        empty="nothing is on the front yet",
-                        id="front-table",
-                    ),
-                    html.P(_provenance(reader, run, standing), id="front-provenance", className="quiet"),
+                html.Div(
+                    [
+                        parts.section(
+                            "Front",
+                            parts.grid(
+                                *tables.front_table(run, standing),
+                                empty="nothing is on the front yet",
+                                id="front-table",
+                            ),
+                            html.P(
+                                _provenance(reader, run, standing), id="front-provenance", className="quiet"
+                            ),
+                        ),
+                        parts.section(
+                            "Growth",
+                            parts.graph(figures.growth(run, reader.candidates(run)), 230, id="front-growth"),
+                            note="hypervolume after each candidate, as a share of what it is now",
+                        ),
+                    ],
+                    className="stack",
                 ),
             ],
             className="beside even",
@@ -73,6 +86,7 @@ def register(app: Dash, reader: Reader) -> None:
         Output("front-table", "rowData"),
         Output("front-table", "style"),
         Output("front-provenance", "children"),
+        Output("front-growth", "figure"),
         Output("front-failed", "children"),
         Output("run-status", "children", allow_duplicate=True),
         Output("front-x", "data"),
@@ -89,14 +103,14 @@ def register(app: Dash, reader: Reader) -> None:
         whole = reader.store.run(name)
         now = [reader.signs(whole), x, y]
         if now == seen[:3]:
-            return (no_update,) * 11
+            return (no_update,) * 12
         run = on_device(whole, x, y)
         standing = reader.standing(run)
         now.append(len(standing.failed))
         options = _options(_shown(run, standing))
         figure = figures.front(run, standing, quantity(run, x), quantity(run, y))
         if now[0] == seen[0] and run == on_device(whole, *seen[1:3]):  # other axes of the same front
-            return figure, summary(run, standing, x, y), *(no_update,) * 8, now
+            return figure, summary(run, standing, x, y), *(no_update,) * 9, now
         columns, rows = tables.front_table(run, standing)
         return (
             figure,
@@ -105,6 +119,7 @@ def register(app: Dash, reader: Reader) -> None:
             rows,
             parts.grid_size(rows),
             _provenance(reader, run, standing),
+            figures.growth(run, reader.candidates(run)),
             _failed(run, standing) if len(standing.failed) != seen[3] else no_update,
             parts.status(run),
             options,
@@ -182,7 +197,7 @@ def summary(run: Run, standing: Standing, x: str, y: str) -> str:
         return ""
     standings = ", ".join(f"{len(several):,} {word}" for word, several in groups.items() if several)
     limits = [
-        f"{quantity(run, one.key).name} {sign} {quantity(run, one.key).text(bound)}"
+        f"{quantity(run, one.key).name} {sign} {quantity(run, one.key).limit_text(bound)}"
         for one in run.constraints
         for sign, bound in (("≥", one.min), ("≤", one.max))
         if bound is not None
@@ -232,7 +247,9 @@ def _provenance(reader: Reader, run: Run, standing: Standing) -> str:
         for key, record in reader.store.candidate(run.name, standing.knee.key).latencies.items()
     ]
     shown = words.quantities(run, standing.front)
-    return f"{words.sources(shown)}.{''.join(timed)} The knee is in bold."
+    again = kept_again(run, standing.front)
+    twice = f" {again[0].upper()}{again[1:]}." if again else ""
+    return f"{words.sources(shown)}.{''.join(timed)}{twice} The knee is in bold."
 
 
 def _failed(run: Run, standing: Standing) -> Component | None:
