@@ -202,9 +202,9 @@ def test_a_proposal_takes_less_than_a_second_with_ten_thousand_known(decisions, 
     searcher.ask(1)  # hears of all that
 
     def seconds() -> float:
-        begun = time.thread_time()
+        begun = time.process_time()
         searcher.propose()
-        return time.thread_time() - begun
+        return time.process_time() - begun
 
     assert min(seconds() for _ in range(3)) < 1
 
