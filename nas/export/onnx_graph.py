@@ -13,8 +13,7 @@ import logging
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from inspect import Signature, signature
 
@@ -24,6 +23,7 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from torch import Tensor, fx, nn
 
 from nas.export.onnx_layers import FUNCTIONS, LAYERS, VIEWS, UnknownModule, Value
+from nas.loggers import only_errors
 from supernets.spatial import BATCH_NORMS
 
 OPSET, IR_VERSION = 20, 10  # the first opset with Gelu; the format that ONNX Runtime reads since 1.18
@@ -50,7 +50,8 @@ def onnx_of(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
                 "says what is written directly)",
                 unknown,
             )
-    with warnings.catch_warnings(), _only_errors("torch.onnx"):
+    # torch's exporter warns of every package that it could have used
+    with warnings.catch_warnings(), only_errors("torch.onnx"):
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter about torch's own internals
         program = torch.onnx.export(
             subnet,
@@ -62,19 +63,6 @@ def onnx_of(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:
             verbose=False,
         )
     return program.model_proto.SerializeToString()
-
-
-@contextmanager
-def _only_errors(name: str) -> Iterator[None]:
-    """Let a logger and those below it say nothing less than an error: torch's exporter warns of every package that it
-    could have used."""
-    quiet = logging.getLogger(name)
-    before = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        quiet.setLevel(before)
 
 
 def to_onnx(subnet: nn.Module, input_shape: tuple[int, ...]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from contextlib import contextmanager
 from copy import deepcopy
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nas.hardware.runtime import Runtime, refusal
 from nas.hardware.timing import TURNS, fixed_images
+from nas.loggers import only_errors
 from search_spaces.strict import unknown
 
 if TYPE_CHECKING:
@@ -72,12 +72,6 @@ def placed(
 @contextmanager
 def _quiet():
     """Without what torch warns about torch."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), only_errors("torch._inductor"):
         warnings.simplefilter("ignore")
-        logger = logging.getLogger("torch._inductor")
-        before = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(before)
+        yield
